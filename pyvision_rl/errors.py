@@ -1,0 +1,21 @@
+"""The exceptions of the package: few, all children of one, each a clear line for the person who reads it."""
+
+
+class PyVisionError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(PyVisionError, ValueError):
+    """A file, row or value that cannot be used. The message names it and says what was allowed."""
+
+
+class ConfigError(InputError):
+    """A configuration value, or a combination of values, that cannot be used."""
+
+
+class SandboxError(PyVisionError):
+    """The sandbox itself failed (not the code in it): the trajectory is lost, the policy is not to blame."""
+
+
+class SelectionError(PyVisionError):
+    """Too few groups were left to train on after every allowed draw; the message counts the reasons."""
