@@ -1,3 +1,3 @@
-"""PyVision-RL: vision-language models that think by writing Python, and the RL that teaches them to."""
+"""PyVision-RL: train vision-language models that think by writing Python."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The exceptions of the package: few, all children of one, each a clear line for the person who reads it."""
+"""The exceptions of the package: few, all children of one, each one clear line for a person."""
 
 
 class PyVisionError(Exception):
@@ -14,8 +14,8 @@ class ConfigError(InputError):
 
 
 class SandboxError(PyVisionError):
-    """The sandbox itself failed (not the code in it): the trajectory is lost, the policy is not to blame."""
+    """The sandbox itself failed, not the code in it: the policy is not to blame."""
 
 
 class SelectionError(PyVisionError):
-    """Too few groups were left to train on after every allowed draw; the message counts the reasons."""
+    """Too few groups were left to train on after every allowed draw; it counts the reasons."""
