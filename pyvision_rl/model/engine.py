@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,14 +25,22 @@ class SamplingParams:
     stop: tuple[str, ...] = ("</code>",)
 
 
-class Engine(Protocol):
-    """Samples completions for many trajectories at once; each `generate` is one turn of one of them.
-
-    Log-probs are those of the distribution sampled from at temperature 1 without limits, that is
-    log softmax(logits / temperature) before top-k and top-p; for greedy decoding, of the
-    temperature-1 distribution. Vision and padding tokens are never sampled.
-    """
+class Session(Protocol):
+    """One trajectory's use of an engine, which may keep what it computed for earlier turns."""
 
     async def generate(self, context: Context, params: SamplingParams, *, seed: int) -> Completion:
-        """Continue `context` by one completion; the same seed and weights give the same tokens."""
+        """Continue `context`, which only ever grows, by one completion.
+
+        Log-probs are log softmax(logits / temperature) of the sampled tokens, before top-k and
+        top-p; where temperature is 0, of the temperature-1 distribution.
+        Vision and padding tokens are never sampled. `seed` alone decides the random numbers.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Samples completions for many trajectories at once."""
+
+    def session(self) -> AbstractAsyncContextManager[Session]:
+        """Open a trajectory; what is kept for it is freed when the context ends."""
         ...

@@ -1,4 +1,4 @@
-"""Images as the policy sees them: resized to whole visual tokens, counted before they are encoded."""
+"""Images as the policy sees them: resized to whole visual tokens, and counted."""
 
 from __future__ import annotations
 
