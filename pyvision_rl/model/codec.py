@@ -19,6 +19,8 @@ from pyvision_rl.model.images import PixelLimits, fit_image, num_visual_tokens
 from pyvision_rl.types import Completion, Observation
 
 SYSTEM = "You are a helpful assistant."
+IMAGE = "<image>"
+"""Stands for an image in the text of a message, as in the released data files."""
 IMAGE_PAD = "<|image_pad|>"
 END_OF_TURN = "<|im_end|>"
 REQUIRED_TOKENS = (
@@ -31,27 +33,22 @@ REQUIRED_TOKENS = (
 )
 
 
-def image_tags(names: Sequence[str], contents: Sequence[str]) -> list[str]:
-    """Each image's content between tags that carry its name in the runtime."""
-    return [f"<{name}>{content}</{name}>" for name, content in zip(names, contents, strict=True)]
+def _image_tags(first: int, count: int) -> str:
+    """`count` image placeholders, each between tags that carry the image's name in the runtime."""
+    names = [f"image_clue_{index}" for index in range(first, first + count)]
+    return "\n".join(f"<{name}>{IMAGE}</{name}>" for name in names)
 
 
-def clue_names(first: int, count: int) -> list[str]:
-    """Names of `count` images of a trajectory, counted from `first`: `image_clue_0` ..."""
-    return [f"image_clue_{index}" for index in range(first, first + count)]
-
-
-def prompt_text(text: str, images: Sequence[str]) -> str:
+def prompt_text(text: str, num_images: int) -> str:
     """A task's user message: the given images, each in its tag, then the text."""
-    tags = image_tags(clue_names(0, len(images)), images)
-    return "\n".join(tags) + "\n\n" + text if tags else text
+    return f"{_image_tags(0, num_images)}\n\n{text}" if num_images else text
 
 
-def observation_text(output: str, images: Sequence[str], first: int) -> str:
+def observation_text(output: str, num_images: int, first: int) -> str:
     """A user message that shows what code printed and drew; images are named from `first`."""
-    if images:
-        tags = "\n".join(image_tags(clue_names(first, len(images)), images))
-        body = f"<interpreter>Text Result:\n{output}\nImage Result:\n{tags}</interpreter>\n"
+    if num_images:
+        shown = f"{output}\nImage Result:\n{_image_tags(first, num_images)}"
+        body = f"<interpreter>Text Result:\n{shown}</interpreter>\n"
     else:
         body = f"<interpreter>\nText Result:\n{output}</interpreter>\n"
     return f"<tool_response>\n{body}\n</tool_response>"
@@ -72,9 +69,8 @@ class ChatCodec:
         self.pixels = pixels
         self.end_of_turn_id: int = vocabulary[END_OF_TURN]
         self.image_pad_id: int = vocabulary[IMAGE_PAD]
-        special = sorted((t for t in tokenizer.all_special_tokens), key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, {*special, *REQUIRED_TOKENS})))
-        self._opened = tuple(self._encode("<|im_start|>assistant\n"))
+        special = sorted({*tokenizer.all_special_tokens, *REQUIRED_TOKENS}, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, special)))
 
     @classmethod
     def from_folder(cls, folder: str | Path, pixels: PixelLimits) -> ChatCodec:
@@ -86,9 +82,6 @@ class ChatCodec:
             raise InputError(f"model {folder}: no tokenizer that loads ({reason})") from error
         return cls(tokenizer, pixels)
 
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
-
     def escape(self, text: str) -> str:
         """The text with special tokens broken up, so that it can never act as markup.
 
@@ -96,32 +89,16 @@ class ChatCodec:
         or an export, sees no special token either. `<image>` and `<video>` are placeholders of
         data files.
         """
-        text = self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        text = self._special.sub(_break_up, text)
         return re.sub(r"<(image|video)>", r"< \1>", text)
-
-    def _pads(self, images: Sequence[Image]) -> list[str]:
-        return [
-            f"<|vision_start|>{IMAGE_PAD * num_visual_tokens(image)}<|vision_end|>"
-            for image in images
-        ]
 
     def prompt(self, text: str, images: Sequence[Image]) -> Observation:
         """The opening of an episode: system line, one user message, the assistant's turn begun.
 
         `images` are fitted to the pixel limits here; `text` is escaped.
         """
-        fitted = tuple(fit_image(image, self.pixels) for image in images)
-        text = self.escape(text)
-        message = prompt_text(text, self._pads(fitted))
-        ids = self._encode(
-            f"<|im_start|>system\n{SYSTEM}{END_OF_TURN}\n<|im_start|>user\n{message}{END_OF_TURN}\n"
-        )
-        return Observation(
-            token_ids=(*ids, *self._opened),
-            text=prompt_text(text, [""] * len(fitted)),
-            images=fitted,
-            num_visual_tokens=sum(map(num_visual_tokens, fitted)),
-        )
+        message = prompt_text(self.escape(text), len(images))
+        return self.open_conversation(message, images)
 
     def observation(
         self, completion: Completion, output: str, images: Sequence[Image], first: int, ok: bool
@@ -129,28 +106,62 @@ class ChatCodec:
         """What follows `completion`: its turn closed, the user message, the next turn begun.
 
         An engine that stopped at `</code>` did not sample `<|im_end|>`; it is then added here, as a
-        token that is not the policy's.
+        token that is not the policy's. Images are named from `image_clue_{first}`.
         """
-        fitted = tuple(fit_image(image, self.pixels) for image in images)
-        output = self.escape(output)
-        message = observation_text(output, self._pads(fitted), first)
+        message = observation_text(self.escape(output), len(images), first)
         closed = completion.token_ids[-1:] == (self.end_of_turn_id,)
-        close = "" if closed else END_OF_TURN
-        ids = self._encode(f"{close}\n<|im_start|>user\n{message}{END_OF_TURN}\n")
-        return Observation(
-            token_ids=(*ids, *self._opened),
-            text=observation_text(output, [""] * len(fitted), first),
-            images=fitted,
-            num_visual_tokens=sum(map(num_visual_tokens, fitted)),
-            ok=ok,
-        )
+        return self.continue_conversation(message, images, closed=closed, ok=ok)
 
-    def encode_completion(self, text: str) -> tuple[int, ...]:
-        """Ids of an assistant turn as a trace has it, `<|im_end|>` included."""
-        return (*self._encode(self.escape(text)), self.end_of_turn_id)
+    def open_conversation(self, message: str, images: Sequence[Image]) -> Observation:
+        """A first user message as written, `<image>` standing for each of the images."""
+        return self._user(f"<|im_start|>system\n{SYSTEM}{END_OF_TURN}\n", message, images, ok=True)
+
+    def continue_conversation(
+        self, message: str, images: Sequence[Image], *, closed: bool, ok: bool = True
+    ) -> Observation:
+        """A later user message; `closed`: the turn before it already ends with `<|im_end|>`."""
+        return self._user("\n" if closed else f"{END_OF_TURN}\n", message, images, ok=ok)
+
+    def _user(self, lead: str, message: str, images: Sequence[Image], *, ok: bool) -> Observation:
+        parts = self._special.sub(_break_up, message).split(IMAGE)
+        if len(parts) != len(images) + 1:
+            raise InputError(
+                f"message has {len(parts) - 1} {IMAGE} for {len(images)} images: {message[:80]!r}"
+            )
+        fitted = tuple(fit_image(image, self.pixels) for image in images)
+        counts = [num_visual_tokens(image) for image in fitted]
+        text = parts[0] + "".join(
+            f"<|vision_start|>{IMAGE_PAD * count}<|vision_end|>{part}"
+            for count, part in zip(counts, parts[1:], strict=True)
+        )
+        opened = f"{lead}<|im_start|>user\n{text}{END_OF_TURN}\n<|im_start|>assistant\n"
+        token_ids = self.tokenizer.encode(opened, add_special_tokens=False)
+        return Observation(tuple(token_ids), message, fitted, sum(counts), ok)
+
+    def encode_completion(
+        self, text: str, excluded: Sequence[tuple[int, int]] = ()
+    ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """Ids of an assistant turn as a trace has it, `<|im_end|>` included, and the loss mask.
+
+        Tokens that touch one of the `excluded` character spans are masked out.
+        """
+        encoded = self.tokenizer(
+            self._special.sub(_break_up, text),
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+        )
+        mask = [
+            not any(begin < stop and start < end for start, stop in excluded)
+            for begin, end in encoded["offset_mapping"]
+        ]
+        return (*encoded["input_ids"], self.end_of_turn_id), (*mask, True)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of a completion, without the end-of-turn token."""
         if token_ids and token_ids[-1] == self.end_of_turn_id:
             token_ids = token_ids[:-1]
         return self.tokenizer.decode(token_ids, skip_special_tokens=False)
+
+
+def _break_up(match: re.Match[str]) -> str:
+    return f"{match[0][0]} {match[0][1:]}"

@@ -1,0 +1,1 @@
+"""Task x engine x sandbox -> trajectory: prompts, parsing, the episode, groups of episodes."""

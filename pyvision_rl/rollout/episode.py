@@ -1,0 +1,196 @@
+"""One episode: the policy writes, the sandbox answers, until there is an answer or a limit.
+
+An episode never raises for what the policy does: a failing program is an observation, a broken
+interaction a stop reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from PIL.Image import Image
+
+from pyvision_rl.data.media import load_image
+from pyvision_rl.errors import ConfigError
+from pyvision_rl.model.codec import ChatCodec
+from pyvision_rl.model.engine import Engine, SamplingParams, Session
+from pyvision_rl.rollout.parse import Action, parse_action
+from pyvision_rl.rollout.prompts import load_template, render_prompt
+from pyvision_rl.rollout.seeds import derive_seed
+from pyvision_rl.sandbox import CellResult, Runtime, SandboxPool
+from pyvision_rl.types import Completion, Context, Observation, StopReason, Task, Trajectory, Turn
+
+LOST_KINDS = frozenset({"sandbox_lost"})
+DEAD_KINDS = frozenset({"killed_timeout", "killed_memory", "dead", "protocol"})
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Limits and sampling of an episode. Defaults are the paper's for training (Sec. 4.1)."""
+
+    prompt: str = "image"
+    """Shipped prompt template by name, or a file of your own (`file.txt`, `file.json:key`)."""
+    images_in_context: bool = True
+    """Whether the given images are in the prompt; they are in the runtime in any case."""
+    max_tool_calls: int = 4
+    """Programs that may run; one more turn is left for the answer. 0: no tool."""
+    max_tokens: int = 32768
+    """Tokens of a whole trajectory: prompt, completions and observations."""
+    max_completion_tokens: int = 10240
+    """Tokens of one completion."""
+    max_images: int = 32
+    """Images in the context, given and shown."""
+    on_error: Literal["continue", "end"] = "continue"
+    """Show a failing program's error to the policy, or end the episode as the paper's code does."""
+    temperature: float = 1.0
+    """Sampling temperature; 0 is greedy."""
+    top_p: float = 1.0
+    """Smallest share of probability to sample from; 1 is all."""
+    top_k: int = 0
+    """Number of tokens to sample from; 0 is all."""
+
+    def __post_init__(self) -> None:
+        positive = ("max_tokens", "max_completion_tokens", "max_images")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"rollout.{name}: {getattr(self, name)}, must be at least 1")
+        if self.max_tool_calls < 0 or self.temperature < 0 or self.top_k < 0:
+            raise ConfigError("rollout: max_tool_calls, temperature and top_k must not be negative")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"rollout.top_p: {self.top_p}, must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A policy with hands: what an episode needs, shared by all episodes."""
+
+    engine: Engine
+    codec: ChatCodec
+    pool: SandboxPool
+    config: RolloutConfig
+
+    @cached_property
+    def template(self) -> str:
+        """The prompt template that the configuration names."""
+        return load_template(self.config.prompt)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A task made ready: media read once, and the prompt that all of a group's episodes share."""
+
+    task: Task
+    images: tuple[Image, ...]
+    prompt: Observation
+
+
+def open_task(agent: Agent, task: Task) -> Opening:
+    """Read a task's media and render its prompt. Raises InputError for unreadable media."""
+    images = tuple(load_image(path) for path in task.images)
+    text = render_prompt(agent.template, task.question, images)
+    shown = images if agent.config.images_in_context else ()
+    return Opening(task, images, agent.codec.prompt(text, shown))
+
+
+async def run_episode(agent: Agent, opening: Opening, seed: int) -> Trajectory:
+    """Play one episode to its end. All randomness, the runtime's too, comes from `seed`."""
+    runtime = agent.pool.runtime(images=opening.images, videos=opening.task.videos, seed=seed)
+    async with agent.engine.session() as session, runtime as open_runtime:
+        return await _Episode(agent, opening, seed, session, open_runtime).play()
+
+
+class _Episode:
+    """The turns so far and the two partners of the conversation."""
+
+    def __init__(
+        self, agent: Agent, opening: Opening, seed: int, session: Session, runtime: Runtime
+    ) -> None:
+        self.agent = agent
+        self.opening = opening
+        self.seed = seed
+        self.session = session
+        self.runtime = runtime
+        self.turns: list[Turn] = []
+        self.num_tokens = len(opening.prompt.token_ids)
+        self.num_images = len(opening.prompt.images)
+
+    async def play(self) -> Trajectory:
+        while self.num_tokens < self.agent.config.max_tokens:
+            completion = await self._complete()
+            action = parse_action(completion.text)
+            stop = self._ending(completion, action)
+            if stop is None and action.code is not None:
+                stop = await self._call(completion, action.code)
+            else:
+                self.turns.append(Turn(completion, None, action.code))
+            if stop is not None:
+                return self._end(stop, action.answer if stop is StopReason.ANSWERED else None)
+        return self._end(StopReason.MAX_TOKENS, None)
+
+    async def _complete(self) -> Completion:
+        config = self.agent.config
+        params = SamplingParams(
+            max_tokens=min(config.max_completion_tokens, config.max_tokens - self.num_tokens),
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+        )
+        context = Context(self.opening.task.id, self.opening.prompt, tuple(self.turns))
+        seed = derive_seed(self.seed, len(self.turns))
+        completion = await self.session.generate(context, params, seed=seed)
+        self.num_tokens += len(completion.token_ids)
+        return completion
+
+    def _ending(self, completion: Completion, action: Action) -> StopReason | None:
+        if completion.finish == "length":
+            return StopReason.MAX_TOKENS
+        if action.answer is not None:
+            return StopReason.ANSWERED
+        if action.code is None:
+            return StopReason.NO_ACTION
+        if len(self.turns) >= self.agent.config.max_tool_calls:
+            return StopReason.MAX_TURNS
+        return None
+
+    async def _call(self, completion: Completion, code: str) -> StopReason | None:
+        """Run a program and take its observation whole, or not at all where a limit forbids it."""
+        result = await self.runtime.run(code)
+        if result.kind in LOST_KINDS:
+            self.turns.append(Turn(completion, None, code))
+            return StopReason.SANDBOX_LOST
+        observation = self._observe(completion, result)
+        stop = self._over_limit(observation)
+        self.turns.append(Turn(completion, observation if stop is None else None, code))
+        if stop is None and not observation.ok and self.agent.config.on_error == "end":
+            return StopReason.CODE_ERROR
+        self.num_tokens += len(observation.token_ids)
+        self.num_images += len(observation.images)
+        return stop
+
+    def _observe(self, completion: Completion, result: CellResult) -> Observation:
+        """What the policy reads; figures of a dead runtime are not shown, their names are gone."""
+        ok = result.kind == "ok"
+        images: Sequence[Image] = () if result.kind in DEAD_KINDS else result.images
+        first = len(self.opening.images) + self.num_images - len(self.opening.prompt.images)
+        return self.agent.codec.observation(completion, result.text.strip(), images, first, ok)
+
+    def _over_limit(self, observation: Observation) -> StopReason | None:
+        config = self.agent.config
+        if self.num_tokens + len(observation.token_ids) >= config.max_tokens:
+            return StopReason.MAX_TOKENS
+        if self.num_images + len(observation.images) > config.max_images:
+            return StopReason.MAX_IMAGES
+        return None
+
+    def _end(self, stop: StopReason, answer: str | None) -> Trajectory:
+        return Trajectory(
+            task=self.opening.task,
+            prompt=self.opening.prompt,
+            turns=tuple(self.turns),
+            stop=stop,
+            answer=answer,
+            seed=self.seed,
+        )

@@ -1,0 +1,69 @@
+"""Prompt templates: plain text files with named places, shipped ones and the user's own."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from PIL.Image import Image
+
+from pyvision_rl.errors import InputError
+
+PLACES = frozenset({"query", "width", "height", "image_info"})
+"""Names a template may use; `query` is the question, `width` and `height` the first image's."""
+
+_SHIPPED = resources.files("pyvision_rl.rollout") / "prompts"
+
+
+def load_template(name: str) -> str:
+    """A shipped template by name, or the user's: a text file, or `file.json:key`.
+
+    The json form is that of the paper's release, an object of templates. Raises InputError for an
+    unknown name, a missing key or a place that the template may not use.
+    """
+    template = _read(name)
+    try:
+        used = {place for _, place, _, _ in string.Formatter().parse(template) if place is not None}
+    except ValueError as error:
+        raise InputError(f"prompt {name}: {error}; write literal braces twice") from error
+    if unknown := sorted(used - PLACES):
+        raise InputError(f"prompt {name}: unknown place {{{unknown[0]}}}, allowed {sorted(PLACES)}")
+    if "query" not in used:
+        raise InputError(f"prompt {name}: no place {{query}} for the question")
+    return template
+
+
+def _read(name: str) -> str:
+    shipped = sorted(entry.name[:-4] for entry in _SHIPPED.iterdir() if entry.name.endswith(".txt"))
+    if name in shipped:
+        return (_SHIPPED / f"{name}.txt").read_text("utf-8").removesuffix("\n")
+    file, _, key = name.rpartition(":") if ".json:" in name else (name, "", "")
+    path = Path(file)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"prompt {name}: neither a shipped template ({', '.join(shipped)}) "
+            f"nor a file that can be read ({error})"
+        ) from error
+    return _entry(path, text, key) if key else text.removesuffix("\n")
+
+
+def _entry(path: Path, text: str, key: str) -> str:
+    try:
+        templates = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"prompt {path}: {error}") from error
+    if not isinstance(templates, dict) or not isinstance(templates.get(key), str):
+        raise InputError(f"prompt {path}: no template under the key {key!r}")
+    return templates[key]
+
+
+def render_prompt(template: str, question: str, images: Sequence[Image]) -> str:
+    """Fill a template with a question and the sizes of its images, as they are in the runtime."""
+    sizes = [f"image_clue_{k} is {image.width} x {image.height}" for k, image in enumerate(images)]
+    width, height = images[0].size if images else (0, 0)
+    return template.format(query=question, width=width, height=height, image_info=", ".join(sizes))
