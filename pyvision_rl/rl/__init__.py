@@ -1,0 +1,1 @@
+"""Groups -> better weights: selection, advantage, loss, the learner and the training loop."""

@@ -1,0 +1,111 @@
+"""Trajectories as tensors.
+
+Suffixes: B samples, T tokens. Samples are padded on the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from pyvision_rl.rl.advantage import group_advantages
+from pyvision_rl.types import KeptGroup, Trajectory
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One trajectory as its tokens, in the order in which the policy saw them.
+
+    `loss_mask` is 1 on sampled tokens only; `logprobs` are the sampler's, 0 elsewhere. Images stay
+    images: they are encoded where they are needed, once.
+    """
+
+    token_ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    advantage: float
+    images: tuple[Image, ...]
+
+    @property
+    def num_loss_tokens(self) -> int:
+        """Tokens that count in the loss."""
+        return sum(self.loss_mask)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side; `images` in the order of the rows."""
+
+    token_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    loss_mask_BT: Tensor
+    logprobs_BT: Tensor
+    advantages_B: Tensor
+    images: tuple[Image, ...]
+
+
+def make_sample(trajectory: Trajectory, advantage: float) -> Sample:
+    """Concatenate prompt, completions and observations as sampled and as seen."""
+    prompt = trajectory.prompt
+    token_ids = list(prompt.token_ids)
+    loss_mask = [0] * len(token_ids)
+    logprobs = [0.0] * len(token_ids)
+    for turn in trajectory.turns:
+        token_ids += turn.completion.token_ids
+        loss_mask += [1] * len(turn.completion.token_ids)
+        logprobs += turn.completion.logprobs
+        if turn.observation is not None:
+            token_ids += turn.observation.token_ids
+            loss_mask += [0] * len(turn.observation.token_ids)
+            logprobs += [0.0] * len(turn.observation.token_ids)
+    return Sample(
+        tuple(token_ids), tuple(loss_mask), tuple(logprobs), advantage, trajectory.context.images
+    )
+
+
+def make_samples(kept: Sequence[KeptGroup], *, normalize_std: bool = False) -> list[Sample]:
+    """The samples of a selection; advantages come from the whole group, kept or not."""
+    samples = []
+    for chosen in kept:
+        advantages = group_advantages(chosen.group, normalize_std=normalize_std)
+        samples += [
+            make_sample(chosen.group.trajectories[index], advantages[index])
+            for index in chosen.indices
+        ]
+    return samples
+
+
+def collate(samples: Sequence[Sample], pad_id: int, device: torch.device) -> Batch:
+    """Pad samples to the longest."""
+    length = max(len(sample.token_ids) for sample in samples)
+
+    def padded(rows: list[Sequence[int]] | list[Sequence[float]], fill: float) -> Tensor:
+        return torch.tensor([[*row, *[fill] * (length - len(row))] for row in rows], device=device)
+
+    return Batch(
+        token_ids_BT=padded([sample.token_ids for sample in samples], pad_id),
+        attention_mask_BT=padded([[1] * len(sample.token_ids) for sample in samples], 0),
+        loss_mask_BT=padded([sample.loss_mask for sample in samples], 0),
+        logprobs_BT=padded([sample.logprobs for sample in samples], 0.0),
+        advantages_B=torch.tensor([sample.advantage for sample in samples], device=device),
+        images=tuple(image for sample in samples for image in sample.images),
+    )
+
+
+def split_by_tokens(samples: Sequence[Sample], max_tokens: int) -> Iterator[list[Sample]]:
+    """Cut samples, sorted by length, into micro-batches of at most `max_tokens` padded tokens.
+
+    A sample longer than that makes a micro-batch of its own.
+    """
+    part: list[Sample] = []
+    for sample in sorted(samples, key=lambda sample: len(sample.token_ids)):
+        if part and (len(part) + 1) * len(sample.token_ids) > max_tokens:
+            yield part
+            part = []
+        part.append(sample)
+    if part:
+        yield part

@@ -1,0 +1,29 @@
+import pytest
+
+from pyvision_rl.rl.advantage import group_advantages
+from pyvision_rl.types import StopReason
+from tests.build import group
+
+
+def test_reward_minus_mean_without_division():
+    # rewards 1.2, 1.1, 0, 0: mean 0.575
+    advantages = group_advantages(group((1, 0.2), (1, 0.1), (0, 0), (0, 0)))
+    assert advantages == pytest.approx((0.625, 0.525, -0.575, -0.575))
+
+
+def test_a_short_right_answer_may_be_below_the_mean():
+    # rewards 1.4, 1.4, 1.4, 1.0: mean 1.3
+    assert group_advantages(group((1, 0.4), (1, 0.4), (1, 0.4), (1, 0)))[3] == pytest.approx(-0.3)
+
+
+def test_normalised_by_the_population_std():
+    # rewards 1 and 0: mean 0.5, std 0.5
+    advantages = group_advantages(group((1, 0), (0, 0)), normalize_std=True)
+    assert advantages == pytest.approx((1.0, -1.0))
+
+
+def test_broken_counts_for_the_baseline_and_lost_does_not():
+    stops = {1: StopReason.MAX_TOKENS, 2: StopReason.SANDBOX_LOST}
+    # counted: 1 and 0, mean 0.5; the lost one gets nothing
+    advantages = group_advantages(group((1, 0), (0, 0), (0, 0), stops=stops))
+    assert advantages == pytest.approx((0.5, -0.5, 0.0))
