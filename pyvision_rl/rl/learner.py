@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 
 from pyvision_rl.errors import ConfigError
+from pyvision_rl.model.batch import Sample, collate, split_by_tokens
 from pyvision_rl.model.policy import Policy
-from pyvision_rl.rl.batch import Sample, collate, split_by_tokens
 from pyvision_rl.rl.loss import LossConfig, policy_loss
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyvision_rl.errors import ConfigError
-from pyvision_rl.rl.batch import Batch
+from pyvision_rl.model.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyvision_rl.errors import ConfigError
-from pyvision_rl.rl.batch import Sample, collate
+from pyvision_rl.model.batch import Sample, collate
 from pyvision_rl.rl.loss import LossConfig, policy_loss
 
 CONFIG = LossConfig(clip_low=0.2, clip_high=0.28, dual_clip=3.0)

@@ -1,4 +1,4 @@
-"""Trajectories as tensors.
+"""Token sequences with their images as padded tensors, for SFT and RL alike.
 
 Suffixes: B samples, T tokens. Samples are padded on the right.
 """
@@ -12,16 +12,13 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from pyvision_rl.rl.advantage import group_advantages
-from pyvision_rl.types import KeptGroup, Trajectory
-
 
 @dataclass(frozen=True)
 class Sample:
-    """One trajectory as its tokens, in the order in which the policy saw them.
+    """One conversation as its tokens, in the order in which the policy sees them.
 
-    `loss_mask` is 1 on sampled tokens only; `logprobs` are the sampler's, 0 elsewhere. Images stay
-    images: they are encoded where they are needed, once.
+    `loss_mask` is 1 on the tokens to learn from: sampled ones in RL. `logprobs` are the sampler's,
+    0 elsewhere. Images stay images: they are encoded where they are needed, once.
     """
 
     token_ids: tuple[int, ...]
@@ -46,37 +43,6 @@ class Batch:
     logprobs_BT: Tensor
     advantages_B: Tensor
     images: tuple[Image, ...]
-
-
-def make_sample(trajectory: Trajectory, advantage: float) -> Sample:
-    """Concatenate prompt, completions and observations as sampled and as seen."""
-    prompt = trajectory.prompt
-    token_ids = list(prompt.token_ids)
-    loss_mask = [0] * len(token_ids)
-    logprobs = [0.0] * len(token_ids)
-    for turn in trajectory.turns:
-        token_ids += turn.completion.token_ids
-        loss_mask += [1] * len(turn.completion.token_ids)
-        logprobs += turn.completion.logprobs
-        if turn.observation is not None:
-            token_ids += turn.observation.token_ids
-            loss_mask += [0] * len(turn.observation.token_ids)
-            logprobs += [0.0] * len(turn.observation.token_ids)
-    return Sample(
-        tuple(token_ids), tuple(loss_mask), tuple(logprobs), advantage, trajectory.context.images
-    )
-
-
-def make_samples(kept: Sequence[KeptGroup], *, normalize_std: bool = False) -> list[Sample]:
-    """The samples of a selection; advantages come from the whole group, kept or not."""
-    samples = []
-    for chosen in kept:
-        advantages = group_advantages(chosen.group, normalize_std=normalize_std)
-        samples += [
-            make_sample(chosen.group.trajectories[index], advantages[index])
-            for index in chosen.indices
-        ]
-    return samples
 
 
 def collate(samples: Sequence[Sample], pad_id: int, device: torch.device) -> Batch:
