@@ -1,0 +1,1 @@
+"""Files to tasks: readers and validation, a resumable stream, media, the embedded tasks."""

@@ -1,0 +1,161 @@
+"""Task files as `Task`s: the released RL and validation layouts and the plain one, told apart by
+their fields. Images are checked to exist, never decoded here.
+
+Plain (and validation) rows hold `id`, `question`, `answer`, and media as `image_path`,
+`images_path`, `video_path` or `videos_path` (one path or a list); `data_source` and `ability` may
+lack. RL rows hold `prompt`, `reward_model.ground_truth` and `mm_hint.{hint_path, hint_type}`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+
+from pyvision_rl.data.rows import PLACEHOLDER, Row, as_text, iter_rows
+from pyvision_rl.types import Task
+
+LEADING_MARKS = re.compile(r"(?:\s*<(?:image|video)>)*")
+MEDIA_FIELDS = {
+    "image_path": "image",
+    "images_path": "image",
+    "video_path": "video",
+    "videos_path": "video",
+}
+
+
+def read_tasks(
+    path: str | Path, *, image_root: str | Path | None = None, limit: int | None = None
+) -> list[Task]:
+    """The tasks of a .json, .jsonl or .parquet file, in order.
+
+    Relative media paths are taken from `image_root`, by default the file's folder. An RL row
+    without an `id` is named by its row number. A question's leading `<image>` and `<video>` marks
+    are dropped; a later one becomes the name of that image, `<image_clue_k>`.
+    Raises InputError that names file, row, field and value at the first row that is not usable.
+    """
+    tasks = []
+    for row, task in iter_tasks(path, image_root, limit):
+        row.raise_first()
+        tasks.append(task)
+    return tasks
+
+
+def iter_tasks(
+    path: str | Path, image_root: str | Path | None, limit: int | None
+) -> Iterator[tuple[Row, Task]]:
+    """Each row and its task; where the row has problems the task is not to be used."""
+    base = Path(image_root) if image_root is not None else Path(path).parent
+    rows_by_id: dict[str, int] = {}
+    for row in iter_rows(path, limit):
+        task = _task(row, base)
+        if rows_by_id.setdefault(task.id, row.index) != row.index and task.id:
+            row.fail("id", task.id, f"already the id of row {rows_by_id[task.id]}")
+        yield row, task
+
+
+def _task(row: Row, base: Path) -> Task:
+    if row.problems:
+        return Task("", "", "")
+    if "reward_model" in row.fields or "mm_hint" in row.fields:
+        return _released_task(row, base)
+    media = _plain_media(row)
+    images, videos = (media_paths(row, name, value, base) for name, value in media)
+    return Task(
+        id=row.text("id"),
+        question=_question(row, "question", row.text("question"), len(images), len(videos)),
+        answer=row.text("answer"),
+        images=images,
+        videos=videos,
+        source=row.text("data_source", ""),
+        ability=row.text("ability", ""),
+    )
+
+
+def _plain_media(row: Row) -> list[tuple[str, object]]:
+    """The fields that name images and videos, and what they hold."""
+    found: dict[str, tuple[str, object]] = {}
+    for name, kind in MEDIA_FIELDS.items():
+        if name not in row.fields or row.fields[name] is None:
+            continue
+        if kind in found:
+            row.fail(name, row.fields[name], f"give either {found[kind][0]} or {name}, not both")
+        found[kind] = (name, row.fields[name])
+    if not found:
+        row.fail("", row.fields, f"names no media; use one of {', '.join(MEDIA_FIELDS)}")
+    return [found.get("image", ("image_path", [])), found.get("video", ("video_path", []))]
+
+
+def _released_task(row: Row, base: Path) -> Task:
+    hint = row.section("mm_hint")
+    kind = hint.get("hint_type", "image")
+    if kind not in ("image", "video"):
+        row.fail("mm_hint.hint_type", kind, "must be 'image' or 'video'")
+    paths = media_paths(row, "mm_hint.hint_path", hint.get("hint_path"), base)
+    images, videos = ((), paths) if kind == "video" else (paths, ())
+    answer = row.section("reward_model").get("ground_truth")
+    return Task(
+        id=row.text("id", str(row.index)),
+        question=_question(row, "prompt", _prompt(row), len(images), len(videos)),
+        answer=as_text(row, "reward_model.ground_truth", answer),
+        images=images,
+        videos=videos,
+        source=row.text("data_source", ""),
+        ability=row.text("ability", ""),
+    )
+
+
+def _prompt(row: Row) -> str:
+    """The last user message of an RL row."""
+    messages = row.fields.get("prompt")
+    if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages):
+        row.fail("prompt", messages, "must be a list of {role, content}")
+        return ""
+    contents = [message.get("content") for message in messages if message.get("role") == "user"]
+    if not contents:
+        row.fail("prompt", messages, "has no message of role 'user'")
+        return ""
+    return as_text(row, "prompt", contents[-1])
+
+
+def _question(row: Row, name: str, text: str, num_images: int, num_videos: int) -> str:
+    """The text with leading media marks dropped and later ones replaced by the media's names."""
+    marks = PLACEHOLDER.findall(text)
+    for kind, num in (("image", num_images), ("video", num_videos)):
+        marked = marks.count(kind)
+        if marked not in (0, num):
+            row.fail(name, text, f"{marked} <{kind}> for {num} {kind}s; must be none or as many")
+    head = LEADING_MARKS.match(text)
+    seen = head[0] if head else ""
+    numbers = {kind: count(seen.count(f"<{kind}>")) for kind in ("image", "video")}
+    question = PLACEHOLDER.sub(
+        lambda mark: f"<{mark[1]}_clue_{next(numbers[mark[1]])}>", text[len(seen) :]
+    ).strip()
+    if text and not question:
+        row.fail(name, text, "has no text")
+    return question
+
+
+def media_paths(row: Row, name: str, value: object, base: Path) -> tuple[Path, ...]:
+    """The paths that a field holds (one or a list), relative ones taken from `base`.
+
+    Notes a problem for anything that is not a path, and for a file that is missing or empty.
+    """
+    values = value if isinstance(value, list) else [value]
+    paths = []
+    for item in values:
+        if not isinstance(item, str) or not item.strip():
+            row.fail(name, item, "must be a path or a list of paths")
+            continue
+        path = base / item
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+                row.fail(name, item, f"{path} is empty or not a file")
+        except (OSError, ValueError):
+            row.fail(name, item, f"no file {path}")
+        paths.append(path)
+    return tuple(paths)

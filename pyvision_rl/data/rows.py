@@ -1,0 +1,211 @@
+"""Data files as rows: json, jsonl and Parquet in, json out, each row knowing where it stands.
+
+What the fields of a row mean is for the readers to say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pyarrow
+import pyarrow.parquet
+
+from pyvision_rl.errors import InputError
+
+FORMATS = (".json", ".jsonl", ".parquet")
+PLACEHOLDER = re.compile(r"<(image|video)>")
+SHOWN_CHARS = 80
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one row: printed as a line that names file, row, field and value.
+
+    `row` is the 0-based index in the file (None: the file as a whole); `line` is set for jsonl.
+    """
+
+    file: Path
+    row: int | None
+    line: int | None
+    field: str
+    value: str
+    reason: str
+
+    def __str__(self) -> str:
+        parts = [str(self.file)]
+        if self.row is not None:
+            parts.append(f"row {self.row}" + (f" (line {self.line})" if self.line else ""))
+        parts.append(" = ".join(part for part in (self.field, self.value) if part))
+        return ": ".join(part for part in (*parts, self.reason) if part)
+
+
+@dataclass
+class Row:
+    """One row while it is read: its fields, and the problems found in them so far.
+
+    The getters never raise: they note a problem and return an empty value, so that a validator
+    sees every problem of a row and not only the first.
+    """
+
+    file: Path
+    index: int
+    line: int | None
+    fields: Mapping[str, object]
+    problems: list[Problem] = field(default_factory=list)
+
+    def fail(self, name: str, value: object, reason: str) -> None:
+        """Note that the field `name` holds a `value` that cannot be used, and why."""
+        self.problems.append(Problem(self.file, self.index, self.line, name, shown(value), reason))
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text field, not blank; numbers are taken as text. A field with `default` may lack."""
+        if name not in self.fields:
+            if default is None:
+                found = ", ".join(sorted(self.fields)) or "none"
+                self.problems.append(
+                    Problem(
+                        self.file, self.index, self.line, name, "", f"missing; fields are {found}"
+                    )
+                )
+            return default or ""
+        value = self.fields[name]
+        if default is not None and value is None:
+            return default
+        return as_text(self, name, value, blank=default is not None)
+
+    def section(self, name: str) -> Mapping[str, object]:
+        """A field that holds an object; empty where it is missing."""
+        value = self.fields.get(name)
+        if value is None:
+            return {}
+        if isinstance(value, Mapping):
+            return value
+        self.fail(name, value, "must be an object")
+        return {}
+
+    def raise_first(self) -> None:
+        """Raise the first problem as an InputError, if there is any."""
+        if self.problems:
+            raise InputError(str(self.problems[0]))
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: quoted, on one line, shortened."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
+
+
+def as_text(row: Row, name: str, value: object, blank: bool = False) -> str:
+    """The value as stripped text; notes a problem on `row` for other types and for blank text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        row.fail(name, value, "must be text or a number")
+        return ""
+    text = str(value).strip()
+    if not text and not blank:
+        row.fail(name, value, "must not be empty")
+    return text
+
+
+def iter_rows(path: str | Path, limit: int | None = None) -> Iterator[Row]:
+    """The rows of a .json (a list of objects), .jsonl or .parquet file, in order.
+
+    jsonl and Parquet are read as a stream. Raises InputError where the file cannot be read.
+    """
+    file = Path(path)
+    if file.suffix not in FORMATS:
+        raise InputError(f"{file}: unknown format {file.suffix!r}; use {', '.join(FORMATS)}")
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    values = {".json": _json_values, ".jsonl": _jsonl_values, ".parquet": _parquet_values}
+    for index, (line, value) in enumerate(islice(values[file.suffix](file), limit)):
+        row = Row(file, index, line, value if isinstance(value, Mapping) else {})
+        if not isinstance(value, Mapping):
+            row.fail("", value, "a row must be an object")
+        yield row
+
+
+def _decode(file: Path, data: bytes, line: int | None) -> object:
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # The standard library is slower, but it says where in the text the mistake is.
+        return _decode_slowly(file, data, line)
+
+
+def _decode_slowly(file: Path, data: bytes, line: int | None) -> object:
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError as error:
+        at = f"line {line or error.lineno}, column {error.colno}"
+        hint = "; one object a line? Name it .jsonl" if error.msg == "Extra data" else ""
+        raise InputError(f"{file}: {at}: not json ({error.msg}){hint}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: byte {error.start}: not UTF-8 text") from error
+    except RecursionError as error:
+        raise InputError(f"{file}: nested too deeply to read") from error
+
+
+def _json_values(file: Path) -> Iterator[tuple[None, object]]:
+    rows = _decode(file, _read(file), None)
+    if not isinstance(rows, list):
+        raise InputError(f"{file}: must hold a list of objects, not {type(rows).__name__}")
+    for value in rows:
+        yield None, value
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _jsonl_values(file: Path) -> Iterator[tuple[int, object]]:
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _decode(file, line, number)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _parquet_values(file: Path) -> Iterator[tuple[None, object]]:
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=1024):
+                for value in batch.to_pylist():
+                    yield None, {name: held for name, held in value.items() if held is not None}
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file}: not a readable Parquet file ({reason})") from error
+
+
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows as a json list, one a line, all or nothing: a crash leaves the old file."""
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            separator = b"[\n"
+            for row in rows:
+                out.write(separator + json.dumps(row, ensure_ascii=False).encode())
+                separator = b",\n"
+            out.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
