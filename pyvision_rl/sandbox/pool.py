@@ -1,0 +1,363 @@
+"""`SandboxPool`: many runtimes from one fork server, few cells running at once; `Runtime`: one
+trajectory's interpreter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from PIL import Image
+
+from pyvision_rl.errors import InputError, SandboxError
+from pyvision_rl.sandbox import control, wire
+from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
+from pyvision_rl.sandbox.limits import Limits
+from pyvision_rl.sandbox.server_process import Child, ServerProcess
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_S = 60.0
+"""For forking a runtime and handing it its images: generous, since only a broken machine takes
+long.
+"""
+READ_BYTES = 65536
+
+
+class SandboxPool:
+    """Runs untrusted Python in confined processes; one event loop, one fork server, any number of
+    runtimes.
+    """
+
+    def __init__(self, config: SandboxConfig | None = None) -> None:
+        self.config = config or SandboxConfig()
+        self.layers: list[str] = []
+        self._server: ServerProcess | None = None
+        self._starting = asyncio.Lock()
+        self._slots = asyncio.Semaphore(self.config.num_slots)
+        self._runtimes: set[Runtime] = set()
+        self._open = False
+
+    async def __aenter__(self) -> Self:
+        """Start the fork server; raises `SandboxError` where `isolation` cannot be held."""
+        self._open = True
+        await self.server()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the pool."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End every runtime and the fork server."""
+        self._open = False
+        for runtime in list(self._runtimes):
+            await runtime.close()
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
+
+    def runtime(
+        self,
+        images: Sequence[Image.Image] = (),
+        videos: Sequence[str | Path] = (),
+        seed: int = 0,
+    ) -> Runtime:
+        """An interpreter with `image_clue_k` and `video_clue_k` bound; its process starts with the
+        first cell.
+        """
+        for path in videos:
+            if not Path(path).is_file():
+                raise InputError(f"video {path}: no such file")
+        runtime = Runtime(self, images, [Path(path) for path in videos], seed)
+        self._runtimes.add(runtime)
+        return runtime
+
+    @contextlib.asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for, then hold, one of the few places of running cells."""
+        async with self._slots:
+            yield
+
+    async def server(self) -> ServerProcess:
+        """The living fork server, started anew if the last one is gone."""
+        async with self._starting:
+            if not self._open:
+                raise SandboxError(
+                    "the sandbox pool is closed: use it as `async with SandboxPool(...)`"
+                )
+            if self._server is None or self._server.lost:
+                if self._server is not None:
+                    log.warning("the sandbox's fork server is gone; starting another")
+                    await self._server.close()
+                self._server = await self._start()
+            return self._server
+
+    async def _start(self) -> ServerProcess:
+        config = self.config
+        folder = tempfile.mkdtemp(prefix="pyvision-sandbox-")
+        limits = Limits(
+            timeout_s=config.timeout_s,
+            max_text_chars=config.max_text_chars,
+            max_figures=config.max_figures,
+            max_figure_px=config.max_figure_px,
+            figures=config.figures,
+        )
+        setup = control.Setup(config.isolation, folder, config.memory_mb, config.scratch_mb, limits)
+        try:
+            server = await ServerProcess.start(setup)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.layers = server.ready.result()
+        log.info("sandbox layers: %s", ", ".join(self.layers) or "none")
+        return server
+
+    def forget(self, runtime: Runtime) -> None:
+        """Drop a closed runtime."""
+        self._runtimes.discard(runtime)
+
+
+class Runtime:
+    """One interpreter. Cells run one after the other; names persist between them."""
+
+    def __init__(
+        self, pool: SandboxPool, images: Sequence[Image.Image], videos: Sequence[Path], seed: int
+    ) -> None:
+        self._pool = pool
+        self._images = list(images)
+        self._videos = list(videos)
+        self._seed = seed
+        self._child: Child | None = None
+        self._channel: socket.socket | None = None
+        self._ending: ResultKind | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def alive(self) -> bool:
+        """Whether another cell can run: false once a cell ended the runtime or it was closed."""
+        return self._ending is None
+
+    async def __aenter__(self) -> Self:
+        """Nothing yet: the process starts with the first cell."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the runtime."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End the process and wait until it is gone."""
+        self._ending = self._ending or "dead"
+        await self._kill()
+        self._pool.forget(self)
+
+    async def run(self, code: str) -> CellResult:
+        """Run one cell; every outcome is a `CellResult`, also of a runtime that has already
+        ended.
+        """
+        async with self._turn:
+            if self._ending is not None:
+                return CellResult(self._ending, "RuntimeError: the runtime has ended", [], 0.0)
+            async with self._pool.slot():
+                return await self._run(code)
+
+    async def _run(self, code: str) -> CellResult:
+        started = time.monotonic()
+        config = self._pool.config
+        try:
+            if self._child is None:
+                async with asyncio.timeout(OPEN_TIMEOUT_S):
+                    await self._start()
+            started = time.monotonic()
+            async with asyncio.timeout(config.timeout_s + config.grace_s):
+                request = wire.Run(secrets.randbits(63), code)
+                reply, images = await self._exchange(request, [])
+            return CellResult(reply.kind, reply.text, images, time.monotonic() - started)
+        except TimeoutError:
+            kind: ResultKind = "killed_timeout"
+            text = (
+                f"TimeoutError: the cell did not stop after {config.timeout_s:g} s and was killed"
+            )
+        except wire.WireError as error:
+            kind, text = "protocol", f"RuntimeError: the runtime broke its protocol ({error})"
+        except SandboxError as error:
+            kind, text = "sandbox_lost", f"RuntimeError: the sandbox was lost ({error})"
+        except OSError:
+            kind, text = await self._explain_end()
+        except BaseException:
+            self._ending = "dead"
+            await self._kill()
+            raise
+        self._ending = kind
+        await self._kill()
+        return CellResult(kind, text, [], time.monotonic() - started)
+
+    async def _start(self) -> None:
+        """Fork the process, once more if the fork server was lost meanwhile, and hand it images and
+        videos.
+        """
+        for attempt in range(2):
+            try:
+                await self._fork()
+                break
+            except SandboxError:
+                if attempt:
+                    raise
+        images = [image.convert("RGB") for image in self._images]
+        opened = wire.Open(
+            secrets.randbits(63), self._seed, [i.size for i in images], len(self._videos)
+        )
+        try:
+            await self._exchange(opened, [image.tobytes() for image in images])
+        except (TimeoutError, OSError, wire.WireError) as error:
+            raise SandboxError(f"a runtime did not start: {error or 'no answer'}") from None
+        self._images = []
+
+    async def _fork(self) -> None:
+        server = await self._pool.server()
+        ours, theirs = socket.socketpair()
+        videos: list[int] = []
+        try:
+            videos += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self._videos]
+            self._child = await server.spawn([theirs.fileno(), *videos])
+            ours.setblocking(False)
+            self._channel = ours
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            for descriptor in videos:
+                os.close(descriptor)
+
+    async def _exchange(
+        self, request: wire.Request, blobs: list[bytes]
+    ) -> tuple[wire.Reply, list[Image.Image]]:
+        """Send a request, read its one answer; anything else on the channel is a `WireError`."""
+        channel = self._channel
+        if channel is None:
+            raise ConnectionError
+        refuse_unasked(channel)
+        loop = asyncio.get_running_loop()
+        for buffer in wire.frame(request, blobs):
+            await loop.sock_sendall(channel, buffer)
+        limits = self._pool.config
+        max_header = 8 * limits.max_text_chars + 32 * limits.max_figures + 1024
+        header, rest = await read_header(channel, max_header)
+        reply = wire.decode_reply(header)
+        wire.check_reply(reply, request.id, limits.max_figures, limits.max_figure_px)
+        return reply, await read_images(channel, reply.images, rest)
+
+    async def _explain_end(self) -> tuple[ResultKind, str]:
+        """The channel is closed: why the process ended, by what its parent, the fork server, waited
+        for.
+        """
+        code: int | None = None
+        if self._child is not None:
+            self._child.signal(signal.SIGTERM)
+            code = await self._wait()
+        if code is None:
+            return "sandbox_lost", "RuntimeError: the sandbox was lost"
+        if code == -signal.SIGKILL:
+            return "killed_memory", "MemoryError: the runtime was killed for lack of memory"
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return "dead", f"RuntimeError: the cell ended the interpreter ({how})"
+
+    async def _wait(self) -> int | None:
+        child = self._child
+        if child is None:
+            return None
+        try:
+            async with asyncio.timeout(1.0):
+                return await asyncio.shield(child.ended)
+        except TimeoutError:
+            child.signal(signal.SIGKILL)
+            await child.ended
+            return 0
+
+    async def _kill(self) -> None:
+        channel, child = self._channel, self._child
+        self._channel = self._child = None
+        if channel is not None:
+            channel.close()
+        if child is not None:
+            child.signal(signal.SIGKILL)
+            await child.ended
+            child.release()
+
+
+def refuse_unasked(channel: socket.socket) -> None:
+    """Raise `WireError` if bytes wait on the channel before anything was asked."""
+    try:
+        waiting = channel.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return
+    if waiting:
+        raise wire.WireError("an answer that nobody asked for")
+    raise ConnectionError
+
+
+async def read_header(channel: socket.socket, max_bytes: int) -> tuple[memoryview, memoryview]:
+    """The header of the next frame, and what of its blobs came with it."""
+    loop = asyncio.get_running_loop()
+    data = bytearray()
+    needed = wire.LENGTH.size
+    while len(data) < needed:
+        chunk = await loop.sock_recv(channel, READ_BYTES)
+        if not chunk:
+            raise ConnectionError
+        data += chunk
+        if len(data) >= wire.LENGTH.size:
+            length = wire.LENGTH.unpack_from(data)[0]
+            if length > max_bytes:
+                raise wire.WireError(f"a header of {length} bytes")
+            needed = wire.LENGTH.size + length
+    view = memoryview(data)
+    return view[wire.LENGTH.size : needed], view[needed:]
+
+
+async def read_images(
+    channel: socket.socket, sizes: list[wire.Size], start: memoryview
+) -> list[Image.Image]:
+    """The images of `sizes` whose blobs begin with `start`."""
+    total = wire.num_blob_bytes(sizes)
+    if len(start) > total:
+        raise wire.WireError("bytes beyond the end of the answer")
+    blob = bytearray(total)
+    blob[: len(start)] = start
+    view, filled = memoryview(blob), len(start)
+    loop = asyncio.get_running_loop()
+    while filled < total:
+        received = await loop.sock_recv_into(channel, view[filled:])
+        if not received:
+            raise ConnectionError
+        filled += received
+    images, offset = [], 0
+    for size in sizes:
+        end = offset + wire.num_blob_bytes([size])
+        images.append(Image.frombytes("RGB", size, view[offset:end]))
+        offset = end
+    return images

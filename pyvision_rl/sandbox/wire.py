@@ -1,0 +1,85 @@
+"""Frames between the pool and a runtime: u32 length, msgpack header of a fixed schema, raw RGB
+blobs. Never pickle.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+LENGTH = struct.Struct("<I")
+MAX_REQUEST_BYTES = 16 << 20
+"""Largest request header (the code of a cell is in it)."""
+
+Size = tuple[int, int]
+"""Width and height of an RGB image; its blob has 3 * width * height bytes."""
+
+
+class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
+    """First request to a runtime; the blobs of `images` follow it."""
+
+    id: int
+    seed: int
+    images: list[Size]
+    num_videos: int
+
+
+class Run(msgspec.Struct, frozen=True, tag="run", forbid_unknown_fields=True):
+    """A cell to run."""
+
+    id: int
+    code: str
+
+
+Request = Open | Run
+
+
+class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The one answer to a request, its `id` echoed; the blobs of `images` follow it."""
+
+    id: int
+    kind: Literal["ok", "error", "timeout"]
+    text: str
+    images: list[Size]
+
+
+class WireError(Exception):
+    """Bytes that break the format or its bounds."""
+
+
+REPLIES = msgspec.msgpack.Decoder(Reply)
+REQUESTS: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Open | Run)
+ENCODER = msgspec.msgpack.Encoder()
+
+
+def num_blob_bytes(sizes: Iterable[Size]) -> int:
+    """Bytes that the blobs of images of these sizes take."""
+    return sum(3 * width * height for width, height in sizes)
+
+
+def frame(message: Request | Reply, blobs: Iterable[bytes | memoryview] = ()) -> list[memoryview]:
+    """The buffers of one frame, to be sent in order."""
+    header = ENCODER.encode(message)
+    return [memoryview(LENGTH.pack(len(header)) + header), *map(memoryview, blobs)]
+
+
+def check_reply(reply: Reply, request_id: int, max_images: int, max_image_px: int) -> None:
+    """Raise `WireError` unless the reply answers `request_id` and its images are within bounds."""
+    if reply.id != request_id:
+        raise WireError("the answer is to another request")
+    if len(reply.images) > max_images:
+        raise WireError(f"{len(reply.images)} images in one answer")
+    for width, height in reply.images:
+        if width <= 0 or height <= 0 or width * height > max_image_px:
+            raise WireError(f"an image of {width}x{height} pixels")
+
+
+def decode_reply(header: memoryview) -> Reply:
+    """The typed reply in `header`, or `WireError`."""
+    try:
+        return REPLIES.decode(header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"a header that does not decode: {error}") from None

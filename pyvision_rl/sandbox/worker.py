@@ -1,0 +1,252 @@
+"""The loop inside a confined runtime: reads cells, runs them in one namespace, answers with text
+and figures.
+
+Everything here runs beside untrusted code and is trusted with nothing: the pool checks each answer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import io
+import linecache
+import os
+import random
+import signal
+import socket
+import sys
+import time
+import traceback
+import types
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+from pyvision_rl.sandbox import wire
+from pyvision_rl.sandbox.figures import FigureCapture
+from pyvision_rl.sandbox.limits import Limits
+from pyvision_rl.sandbox.output import BoundedText, CapturedStream, bound_text, clean_text
+
+TIDY_AFTER_S = 0.01
+"""A cell shorter than this leaves too little behind to be worth collecting."""
+
+
+class CellTimeout(BaseException):
+    """Raised inside a cell by the alarm; a BaseException so that `except Exception` does not
+    swallow it.
+    """
+
+
+@dataclass
+class Descriptors:
+    """What a runtime inherits: its channel, a file that stands behind descriptors 1 and 2, its
+    videos.
+    """
+
+    channel: socket.socket
+    output: int
+    videos: list[int]
+
+
+def on_alarm(number: int, frame: FrameType | None) -> NoReturn:
+    """Interrupt the cell."""
+    raise CellTimeout
+
+
+def serve_cells(descriptors: Descriptors, limits: Limits) -> None:
+    """Answer requests until the pool closes the channel."""
+    channel = descriptors.channel
+    request = read_request(channel)
+    if not isinstance(request, wire.Open):
+        return
+    cells = Cells(descriptors, limits, request, read_images(channel, request.images))
+    send(channel, wire.Reply(request.id, "ok", "", []), [])
+    while isinstance(request := read_request(channel), wire.Run):
+        kind, text, images = cells.run(request.code)
+        sizes = [image.size for image in images]
+        send(channel, wire.Reply(request.id, kind, text, sizes), [i.tobytes() for i in images])
+
+
+def read_request(channel: socket.socket) -> wire.Request | None:
+    """The next request, or None when the pool has gone."""
+    prefix = read_exactly(channel, wire.LENGTH.size)
+    if prefix is None:
+        return None
+    header = read_exactly(channel, wire.LENGTH.unpack(prefix)[0])
+    return None if header is None else wire.REQUESTS.decode(header)
+
+
+def read_images(channel: socket.socket, sizes: list[wire.Size]) -> list[Image.Image]:
+    """The images whose blobs follow an `Open`."""
+    images = []
+    for size in sizes:
+        blob = read_exactly(channel, wire.num_blob_bytes([size])) or b""
+        images.append(Image.frombytes("RGB", size, bytes(blob)))
+    return images
+
+
+def read_exactly(channel: socket.socket, num_bytes: int) -> bytearray | None:
+    """`num_bytes` from the channel, or None at its end."""
+    buffer = bytearray(num_bytes)
+    view, filled = memoryview(buffer), 0
+    while filled < num_bytes:
+        received = channel.recv_into(view[filled:])
+        if not received:
+            return None
+        filled += received
+    return buffer
+
+
+def send(channel: socket.socket, reply: wire.Reply, blobs: list[bytes]) -> None:
+    """Send one whole frame."""
+    for buffer in wire.frame(reply, blobs):
+        channel.sendall(buffer)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what forks would otherwise share, or draw from the operating system."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    stream = np.random.SeedSequence(seed)
+    real = np.random.default_rng
+
+    @functools.wraps(real)
+    def default_rng(seed: Any = None) -> np.random.Generator:
+        return real(stream.spawn(1)[0] if seed is None else seed)
+
+    np.random.default_rng = default_rng
+
+
+class Cells:
+    """The namespace of a runtime and the running of one cell after the other in it."""
+
+    def __init__(
+        self, descriptors: Descriptors, limits: Limits, opened: wire.Open, images: list[Image.Image]
+    ) -> None:
+        self._limits = limits
+        self._output = descriptors.output
+        self._text = BoundedText(limits.max_text_chars)
+        self._num_cells = 0
+        self._module = types.ModuleType("__main__")
+        sys.modules["__main__"] = self._module
+        names = self._module.__dict__
+        names.update(np=np, numpy=np, plt=plt, Image=Image, matplotlib=matplotlib, io=io)
+        names.update({name: sys.modules[name] for name in ("base64", "json", "math", "os", "sys")})
+        names.update({f"image_clue_{k}": image for k, image in enumerate(images)})
+        names.update(open_videos(descriptors.videos))
+        figure_limits = (limits.max_figures, limits.max_figure_px)
+        self._figures = FigureCapture(names, len(images), limits.figures, figure_limits)
+        seed_everything(opened.seed)
+
+    def run(self, code: str) -> tuple[Any, str, list[Image.Image]]:
+        """Kind, text and figures of one cell. Whatever it raises is part of the answer."""
+        self._begin()
+        started = time.monotonic()
+        kind, trace = "ok", ""
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, self._limits.timeout_s)
+                self._execute(code)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except CellTimeout as error:
+            late = f"TimeoutError: the cell ran longer than {self._limits.timeout_s:g} s"
+            kind, trace = "timeout", trim_traceback(error, late)
+        except BaseException as error:  # noqa: BLE001 - the boundary: model code may raise anything
+            kind, trace = "error", trim_traceback(error)
+        text = self._collect(trace)
+        images = self._figures.shown
+        if time.monotonic() - started > TIDY_AFTER_S:
+            tidy()
+        return kind, text, images
+
+    def _begin(self) -> None:
+        self._num_cells += 1
+        self._text.clear()
+        self._figures.begin()
+        signal.signal(signal.SIGALRM, on_alarm)
+        sys.stdout = CapturedStream(self._text, 1)
+        sys.stderr = CapturedStream(self._text, 2)
+        sys.stdin = io.StringIO()
+
+    def _execute(self, code: str) -> None:
+        name = f"<cell {self._num_cells}>"
+        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+        exec(compile(code, name, "exec", dont_inherit=True), self._module.__dict__)
+
+    def _collect(self, trace: str) -> str:
+        printed = self._text.text() + take_file(self._output, self._limits.max_text_chars)
+        if self._figures.num_dropped:
+            printed += (
+                f"\n[{self._figures.num_dropped} more figures were shown: "
+                f"at most {self._limits.max_figures} per cell are returned]\n"
+            )
+        if trace and printed and not printed.endswith("\n"):
+            printed += "\n"
+        return bound_text(clean_text(printed + trace), self._limits.max_text_chars)
+
+
+def open_videos(descriptors: list[int]) -> dict[str, Any]:
+    """`video_clue_k` for each descriptor, and the reader's own names as code written for decord
+    uses them.
+    """
+    if not descriptors:
+        return {}
+    from pyvision_rl.sandbox import video
+
+    readers = {f"video_clue_{k}": video.open_descriptor(fd) for k, fd in enumerate(descriptors)}
+    return {"VideoReader": video.VideoReader, "cpu": video.cpu, **readers}
+
+
+def trim_traceback(error: BaseException, last_line: str | None = None) -> str:
+    """The traceback with only the frames of cells, chained causes included."""
+    summary = traceback.TracebackException.from_exception(error, compact=True)
+    pending, seen = [summary], set()
+    while pending:
+        part = pending.pop()
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        kept = [frame for frame in part.stack if frame.filename.startswith("<cell ")]
+        part.stack = traceback.StackSummary.from_list(kept)
+        pending += [part.__cause__, part.__context__, *(getattr(part, "exceptions", None) or [])]
+    lines = list(summary.format())
+    if last_line is not None:
+        lines[-1] = last_line + "\n"
+    return "".join(lines).rstrip("\n")
+
+
+def take_file(descriptor: int, max_chars: int) -> str:
+    """What C code or `os.write` put behind descriptors 1 and 2, bounded; the file is emptied."""
+    try:
+        size = os.fstat(descriptor).st_size
+        if not size:
+            return ""
+        half = max_chars // 2
+        head = os.pread(descriptor, min(size, half), 0)
+        tail_bytes = min(half, size - len(head))
+        tail = os.pread(descriptor, tail_bytes, size - tail_bytes)
+        os.ftruncate(descriptor, 0)
+    except OSError:
+        return ""
+    cut = size - len(head) - len(tail)
+    middle = f"\n[... {cut} bytes cut ...]\n".encode() if cut else b""
+    return (head + middle + tail).decode("utf-8", "replace")
+
+
+LIBC = ctypes.CDLL(None)
+
+
+def tidy() -> None:
+    """Give memory that the cell freed back to the system: hundreds of runtimes idle between
+    turns.
+    """
+    gc.collect()
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.malloc_trim(0)

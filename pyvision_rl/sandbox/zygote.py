@@ -1,0 +1,168 @@
+"""The fork server: imports what cells need once, then forks a confined runtime for each request.
+One thread, no state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from typing import NoReturn
+
+from pyvision_rl.sandbox import control
+from pyvision_rl.sandbox.confine import Confinement, ConfinementError, die_with_parent
+
+PRELOADED = (
+    "base64",
+    "json",
+    "numpy",
+    "numpy.fft",
+    "numpy.linalg",
+    "numpy.random",
+    "secrets",
+    "PIL.Image",
+    "PIL.ImageDraw",
+    "PIL.ImageEnhance",
+    "PIL.ImageFilter",
+    "PIL.ImageFont",
+    "PIL.ImageOps",
+    "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin",
+    "matplotlib.pyplot",
+    "matplotlib.patches",
+    "matplotlib.backends.backend_agg",
+    "pyvision_rl.sandbox.video",
+    "pyvision_rl.sandbox.worker",
+)
+
+
+def main() -> None:
+    """Serve until the pool closes its end. Arguments: the control socket's descriptor, the pool's
+    process id.
+    """
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(parent, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pool = socket.socket(fileno=descriptor)
+    setup = control.TO_SERVER.decode(pool.recv(control.MAX_PACKET))
+    if not isinstance(setup, control.Setup):
+        return
+    try:
+        confinement = Confinement.prepare(setup)
+    except ConfinementError as error:
+        pool.send(control.encode(control.Refused(-1, str(error))))
+        return
+    warm_up()
+    pool.send(control.encode(control.Ready(confinement.layers)))
+    with contextlib.closing(ForkServer(pool, setup, confinement)) as server:
+        server.serve()
+
+
+def warm_up() -> None:
+    """Import and use once what every runtime needs, so that forks share it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    for name in PRELOADED:
+        importlib.import_module(name)
+    import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure, axes = plt.subplots()
+    axes.set_title("warm")
+    FigureCanvasAgg(figure).draw()
+    plt.close(figure)
+    num_threads = len(os.listdir("/proc/self/task"))
+    if num_threads != 1:
+        raise RuntimeError(
+            f"the fork server has {num_threads} threads; a fork would copy their locks"
+        )
+    gc.collect()
+    gc.freeze()
+
+
+class ForkServer:
+    """Forks on request and reports ends, watching its socket and a pidfd per runtime."""
+
+    def __init__(self, pool: socket.socket, setup: control.Setup, confinement: Confinement) -> None:
+        self._pool = pool
+        self._setup = setup
+        self._confinement = confinement
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(pool, selectors.EVENT_READ, None)
+
+    def serve(self) -> None:
+        """Until the pool's end is closed."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._reap(key.fd, *key.data)
+                elif not self._fork_next():
+                    return
+
+    def close(self) -> None:
+        """End what still runs and remove the scratch folders."""
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(key.fd, signal.SIGKILL)
+                os.waitid(os.P_PIDFD, key.fd, os.WEXITED)
+        self._confinement.close()
+
+    def _fork_next(self) -> bool:
+        packet, descriptors, _, _ = socket.recv_fds(self._pool, control.MAX_PACKET, 64)
+        if not packet:
+            return False
+        request = control.TO_SERVER.decode(packet)
+        try:
+            if isinstance(request, control.Spawn):
+                self._fork(request.id, descriptors)
+        except OSError as error:
+            self._pool.send(control.encode(control.Refused(request.id, f"cannot fork: {error}")))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _fork(self, runtime: int, descriptors: list[int]) -> None:
+        slot = self._confinement.take_slot()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_runtime(slot, parent, descriptors)
+        pidfd = os.pidfd_open(pid)
+        self._selector.register(pidfd, selectors.EVENT_READ, (runtime, slot))
+        message = control.encode(control.Spawned(runtime))
+        socket.send_fds(self._pool, [message], [pidfd])
+
+    def _become_runtime(self, slot: int, parent: int, descriptors: list[int]) -> NoReturn:
+        status = 70
+        try:
+            from pyvision_rl.sandbox import worker
+
+            output = self._confinement.enter(slot, parent, descriptors)
+            channel = socket.socket(fileno=descriptors[0])
+            inherited = worker.Descriptors(channel, output, descriptors[1:])
+            worker.serve_cells(inherited, self._setup.limits)
+            status = 0
+        except BaseException:  # noqa: BLE001 - nothing may unwind into the server's loop
+            traceback.print_exc(file=sys.__stderr__)
+        finally:
+            os._exit(status)
+
+    def _reap(self, pidfd: int, runtime: int, slot: int) -> None:
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        self._confinement.release_slot(slot)
+        code = 0
+        if ended is not None:
+            code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        self._pool.send(control.encode(control.Exited(runtime, code)))
