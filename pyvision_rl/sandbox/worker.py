@@ -177,7 +177,7 @@ class Cells:
 
     def _execute(self, code: str) -> None:
         name = f"<cell {self._num_cells}>"
-        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+        linecache.cache[name] = (len(code), None, (code + "\n").splitlines(keepends=True), name)
         exec(compile(code, name, "exec", dont_inherit=True), self._module.__dict__)
 
     def _collect(self, trace: str) -> str:
