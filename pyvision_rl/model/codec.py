@@ -112,9 +112,11 @@ class ChatCodec:
         closed = completion.token_ids[-1:] == (self.end_of_turn_id,)
         return self.continue_conversation(message, images, closed=closed, ok=ok)
 
-    def open_conversation(self, message: str, images: Sequence[Image]) -> Observation:
+    def open_conversation(
+        self, message: str, images: Sequence[Image], system: str = SYSTEM
+    ) -> Observation:
         """A first user message as written, `<image>` standing for each of the images."""
-        return self._user(f"<|im_start|>system\n{SYSTEM}{END_OF_TURN}\n", message, images, ok=True)
+        return self._user(f"<|im_start|>system\n{system}{END_OF_TURN}\n", message, images, ok=True)
 
     def continue_conversation(
         self, message: str, images: Sequence[Image], *, closed: bool, ok: bool = True

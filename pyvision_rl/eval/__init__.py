@@ -1,0 +1,1 @@
+"""How good a policy is on tasks it has not seen: playing them, counting, reporting."""

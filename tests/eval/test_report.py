@@ -1,0 +1,61 @@
+import json
+
+import pytest
+from PIL import Image
+
+from pyvision_rl.eval.intervals import mean_ci95
+from pyvision_rl.eval.report import make_report
+from pyvision_rl.types import Group, Reward, StopReason, Task
+from tests.build import observation, trajectory
+
+
+def test_wilson_interval_against_a_published_table():
+    # Newcombe (1998), table I, method 3: 81 of 263 and 1 of 29 and 0 of 20
+    assert mean_ci95([1.0] * 81 + [0.0] * 182) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert mean_ci95([1.0] + [0.0] * 28) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    assert mean_ci95([0.0] * 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+def test_graded_accuracies_use_the_normal_interval():
+    # mean 0.5, sample variance 1/12: se = sqrt(1/48)
+    low, high = mean_ci95([0.25, 0.25, 0.75, 0.75])
+    assert (low, high) == pytest.approx((0.5 - 1.959964 * 48**-0.5, 0.5 + 1.959964 * 48**-0.5))
+
+
+def group_of(kind: str, *members) -> Group:
+    task = Task("t", "q", "7", ability=kind)
+    trajectories, rewards = zip(*members, strict=True)
+    return Group(task, trajectories, tuple(Reward(value, 0.0) for value in rewards))
+
+
+SEEN = observation(5, images=(Image.new("RGB", (28, 28)),))
+LOST = trajectory(stop=StopReason.SANDBOX_LOST)
+
+
+def test_figures_per_kind_and_overall():
+    report = make_report(
+        [
+            group_of("hard", (trajectory(SEEN), 1.0), (trajectory(), 0.0)),
+            group_of("easy", (trajectory(), 1.0), (LOST, 0.0)),
+        ]
+    )
+    assert report.overall.accuracy == 0.75  # mean of 0.5 and 1
+    assert report.overall.num_tasks == 2
+    assert report.overall.zero_call_share == pytest.approx(2 / 3)
+    hard = report.by_kind["hard"]
+    assert (hard.accuracy, hard.tool_calls_mean, hard.zero_call_share) == (0.5, 0.5, 0.5)
+    assert hard.visual_tokens_mean == 0.5
+    assert hard.turns_mean == 1.5
+    assert hard.completion_tokens_mean == 2.5
+    assert report.by_kind["easy"].stops == {"answered": 1}
+    assert report.metrics()["eval/accuracy/easy"] == 1.0
+
+
+def test_the_summary_form_is_plain_json():
+    summary = make_report([group_of("easy", (trajectory(), 1.0))]).as_dict()
+    assert json.loads(json.dumps(summary))["by_kind"]["easy"]["accuracy_ci95"][1] == 1.0
+
+
+def test_a_task_whose_every_sandbox_was_lost_is_not_counted():
+    report = make_report([group_of("easy", (LOST, 0.0))])
+    assert report.overall.num_tasks == 0
