@@ -1,0 +1,18 @@
+"""The run folder: configuration, metrics, checkpoints and trajectory records, crash-safe."""
+
+from pyvision_rl.runs.checkpoints import Checkpoint, CheckpointConfig, Checkpoints
+from pyvision_rl.runs.folder import RunFolder
+from pyvision_rl.runs.metrics import MetricRow
+from pyvision_rl.runs.reader import RunReader
+from pyvision_rl.runs.records import GroupRecord, selection_records
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointConfig",
+    "Checkpoints",
+    "GroupRecord",
+    "MetricRow",
+    "RunFolder",
+    "RunReader",
+    "selection_records",
+]

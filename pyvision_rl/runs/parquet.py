@@ -1,0 +1,93 @@
+"""Parquet in and out for the records: versioned, and readable in part."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pyvision_rl.errors import InputError
+
+SCHEMA_VERSION = "1"
+_VERSION_KEY = b"pyvision_rl.schema"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a table lies on disk. Statistics and the Arrow schema are left out: they cost more to
+    read than the small tables themselves.
+    """
+
+    schema: pa.Schema
+    compression: str = "none"
+    rows_per_group: int = 65536
+    dictionary: tuple[str, ...] | bool = True
+    split_bytes: tuple[str, ...] = ()
+    """Doubles that hold float32 values: split into byte streams, their zeros cost nothing."""
+
+    def encode(self, rows: Sequence[dict[str, object]]) -> bytes:
+        """The rows as one Parquet file."""
+        sink = pa.BufferOutputStream()
+        dictionary = self.dictionary if isinstance(self.dictionary, bool) else list(self.dictionary)
+        with pq.ParquetWriter(
+            sink,
+            self.schema,
+            compression=self.compression,
+            use_dictionary=dictionary,
+            use_byte_stream_split=list(self.split_bytes),
+            write_statistics=False,
+            store_schema=False,
+        ) as writer:
+            writer.write_table(
+                pa.Table.from_pylist(list(rows), schema=self.schema),
+                row_group_size=self.rows_per_group,
+            )
+            writer.add_key_value_metadata({_VERSION_KEY: SCHEMA_VERSION.encode()})
+        return sink.getvalue().to_pybytes()
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Some or all columns. Raises InputError where the file is missing, broken or of a later
+    schema.
+    """
+    try:
+        return _open(path).read(list(columns) if columns is not None else None, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_rows(path: Path, key: str, wanted: Collection[object]) -> pa.Table:
+    """The rows whose `key` is wanted; only the row groups that hold one are read."""
+    try:
+        file = _open(path)
+        keys = file.read([key], use_threads=False).column(0)
+        is_wanted = pc.is_in(keys, value_set=pa.array(list(wanted), type=keys.type))
+        needed, start = [], 0
+        for number in range(file.num_row_groups):
+            end = start + file.metadata.row_group(number).num_rows
+            if pc.any(is_wanted.slice(start, end - start)).as_py():
+                needed.append(number)
+            start = end
+        table = file.read_row_groups(needed, use_threads=False)
+        values = pa.array(list(wanted), type=keys.type)
+        return table.filter(pc.is_in(table.column(key), value_set=values))
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    file = pq.ParquetFile(path)
+    version = (file.metadata.metadata or {}).get(_VERSION_KEY, b"none").decode()
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: record schema {version}; this version reads {SCHEMA_VERSION}")
+    return file
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path}: no such records")
+    return InputError(f"{path}: not readable as Parquet: {str(error).splitlines()[0]}")
