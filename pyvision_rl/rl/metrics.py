@@ -1,0 +1,84 @@
+"""What one step of rollouts looked like, as flat numbers for the run's metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from pyvision_rl.rl.advantage import group_advantages
+from pyvision_rl.types import Group, Reward, Selection, Trajectory
+
+RIGHT = 0.5
+"""Accuracy from which an answer counts as right; rules other than MRA give 0 or 1."""
+
+
+def rollout_metrics(selection: Selection) -> dict[str, float]:
+    """Means over all drawn trajectories (lost sandboxes left out), kept or not."""
+    played = list(_played(selection.drawn))
+    trajectories = [trajectory for trajectory, _ in played]
+    rewards = [reward for _, reward in played]
+    return {
+        "reward/mean": _mean([reward.total for reward in rewards]),
+        "reward/accuracy": _mean([reward.accuracy for reward in rewards]),
+        "reward/tool": _mean([reward.tool for reward in rewards]),
+        **_accuracy_by_kind(selection.drawn),
+        "rollout/tool_calls": _mean([t.num_tool_calls for t in trajectories]),
+        "rollout/zero_call_share": _mean([t.num_tool_calls == 0 for t in trajectories]),
+        "rollout/failed_calls": _mean(
+            [t.num_tool_calls - t.num_ok_tool_calls for t in trajectories]
+        ),
+        "rollout/turns": _mean([len(t.turns) for t in trajectories]),
+        "rollout/completion_tokens": _mean([t.num_completion_tokens for t in trajectories]),
+        "rollout/visual_tokens": _mean([t.num_visual_tokens for t in trajectories]),
+        "rollout/visual_tokens_shown": _mean(
+            [t.num_visual_tokens - t.prompt.num_visual_tokens for t in trajectories]
+        ),
+        **_stop_shares(trajectories),
+        **_selection_metrics(selection),
+    }
+
+
+def _played(groups: Sequence[Group]) -> Iterator[tuple[Trajectory, Reward]]:
+    for group in groups:
+        for index in group.counted:
+            yield group.trajectories[index], group.rewards[index]
+
+
+def _accuracy_by_kind(groups: Sequence[Group]) -> dict[str, float]:
+    kinds: dict[str, list[float]] = {}
+    for trajectory, reward in _played(groups):
+        if trajectory.task.ability:
+            kinds.setdefault(trajectory.task.ability, []).append(reward.accuracy)
+    return {f"reward/accuracy/{kind}": _mean(kinds[kind]) for kind in sorted(kinds)}
+
+
+def _stop_shares(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    stops = [trajectory.stop.value for trajectory in trajectories]
+    return {f"stop/{stop}": stops.count(stop) / len(stops) for stop in sorted(set(stops))}
+
+
+def _selection_metrics(selection: Selection) -> dict[str, float]:
+    spread = [group.reward_std for group in selection.drawn]
+    return {
+        "select/drawn": float(len(selection.drawn)),
+        "select/kept": float(len(selection.kept)),
+        "select/reward_std": _mean(spread),
+        "select/constant_share": _mean([std == 0 for std in spread]),
+        "select/right_negative_share": _right_negative_share(selection),
+        **{f"select/dropped/{reason}": float(n) for reason, n in selection.dropped.items()},
+    }
+
+
+def _right_negative_share(selection: Selection) -> float:
+    """Share of the right trajectories trained on whose advantage is negative (paper Fig. 6)."""
+    negative = [
+        group_advantages(kept.group)[index] < 0
+        for kept in selection.kept
+        for index in kept.indices
+        if kept.group.rewards[index].accuracy >= RIGHT
+    ]
+    return _mean(negative)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0

@@ -1,0 +1,60 @@
+"""Played trajectories as a cold-start data file in the released SFT layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyvision_rl.data.rows import write_rows
+from pyvision_rl.types import Trajectory
+
+TRACES_FILE = "traces.json"
+
+
+@dataclass(frozen=True)
+class TraceSource:
+    """A trajectory to imitate and, per turn, the characters of its text that are not to be learned.
+
+    A span [start, end) that no reader of the trace could know, a guessed digit for example, would
+    teach the policy to guess.
+    """
+
+    trajectory: Trajectory
+    hidden: tuple[tuple[tuple[int, int], ...], ...] = ()
+
+
+def write_traces(folder: Path, traces: Sequence[TraceSource]) -> Path:
+    """Write `traces.json` and the shown images beside it; returns the file.
+
+    Given images are named where they lie, relative to the folder. The file appears last and whole.
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows = [_row(folder, index, trace) for index, trace in enumerate(traces)]
+    path = folder / TRACES_FILE
+    write_rows(path, rows)
+    return path
+
+
+def _row(folder: Path, index: int, trace: TraceSource) -> dict[str, object]:
+    trajectory = trace.trajectory
+    images = [os.path.relpath(path, folder) for path in trajectory.task.images]
+    conversations = [{"role": "user", "content": trajectory.prompt.text}]
+    excluded = []
+    for number, turn in enumerate(trajectory.turns):
+        spans = trace.hidden[number] if number < len(trace.hidden) else ()
+        excluded += [[len(conversations), start, end] for start, end in spans]
+        conversations.append({"role": "assistant", "content": turn.completion.text})
+        if turn.observation is not None:
+            conversations.append({"role": "user", "content": turn.observation.text})
+            for image in turn.observation.images:
+                name = f"images/trace_{index:06d}_{len(images)}.png"
+                image.save(folder / name, compress_level=1)
+                images.append(name)
+    row: dict[str, object] = {
+        "conversations": conversations,
+        "images": images,
+        "source_dataset": trajectory.task.source,
+    }
+    return {**row, "loss_exclude": excluded} if excluded else row
