@@ -28,16 +28,18 @@ class Panel:
 
 
 PANELS = (
-    Panel("Accuracy, unseen tasks", "eval/accuracy", share=True),
-    Panel("Accuracy, rollouts", "reward/accuracy", share=True),
-    Panel("Reward (accuracy + tool)", "reward/total"),
-    Panel("Tool calls per trajectory", "rollout/num_tool_calls"),
+    Panel("Accuracy on unseen tasks", "eval/accuracy", share=True),
+    Panel("Calls on unseen tasks", "eval/tool_calls_mean"),
+    Panel("Accuracy of rollouts", "reward/accuracy", share=True),
+    Panel("Reward of rollouts", "reward/mean"),
+    Panel("Tool calls per trajectory", "rollout/tool_calls"),
     Panel("Trajectories without a call", "rollout/zero_call_share", share=True),
-    Panel("Turns per trajectory", "rollout/num_turns"),
-    Panel("Visual tokens per trajectory", "rollout/num_visual_tokens"),
-    Panel("Tokens written per trajectory", "rollout/num_completion_tokens"),
+    Panel("Turns per trajectory", "rollout/turns"),
+    Panel("Tokens written per trajectory", "rollout/completion_tokens"),
+    Panel("Visual tokens per trajectory", "rollout/visual_tokens"),
     Panel("Entropy per token (nats)", "loss/entropy"),
-    Panel("Training loss", "loss/total"),
+    Panel("Groups of constant reward", "select/constant_share", share=True),
+    Panel("SFT loss per token", "loss/sft"),
 )
 
 _COLUMNS = 3

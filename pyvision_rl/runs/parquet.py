@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,17 +66,28 @@ def read_rows(path: Path, key: str, wanted: Collection[object]) -> pa.Table:
         file = _open(path)
         keys = file.read([key], use_threads=False).column(0)
         is_wanted = pc.is_in(keys, value_set=pa.array(list(wanted), type=keys.type))
-        needed, start = [], 0
-        for number in range(file.num_row_groups):
-            end = start + file.metadata.row_group(number).num_rows
-            if pc.any(is_wanted.slice(start, end - start)).as_py():
-                needed.append(number)
-            start = end
-        table = file.read_row_groups(needed, use_threads=False)
-        values = pa.array(list(wanted), type=keys.type)
-        return table.filter(pc.is_in(table.column(key), value_set=values))
+        needed = [
+            number
+            for number, (start, end) in enumerate(_row_groups(file))
+            if pc.any(is_wanted.slice(start, end - start)).as_py()
+        ]
+        return keep_rows(file.read_row_groups(needed, use_threads=False), key, wanted)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
+
+
+def keep_rows(table: pa.Table, key: str, wanted: Collection[object]) -> pa.Table:
+    """The rows whose `key` is wanted."""
+    values = pa.array(list(wanted), type=table.schema.field(key).type)
+    return table.filter(pc.is_in(table.column(key), value_set=values))
+
+
+def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[int, int]]:
+    """First row and end of each row group."""
+    end = 0
+    for number in range(file.num_row_groups):
+        start, end = end, end + file.metadata.row_group(number).num_rows
+        yield start, end
 
 
 def _open(path: Path) -> pq.ParquetFile:

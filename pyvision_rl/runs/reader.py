@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pyvision_rl.errors import InputError
 from pyvision_rl.runs.checkpoints import Checkpoint, list_checkpoints
-from pyvision_rl.runs.folder import CHECKPOINTS, CONFIG, METRICS, SUMMARY, Json, is_locked
+from pyvision_rl.runs.folder import CHECKPOINTS, CONFIG, METRICS, SUMMARY, is_locked
 from pyvision_rl.runs.metrics import MetricRow, read_metrics
 from pyvision_rl.runs.records import (
     GroupRecord,
@@ -44,7 +44,7 @@ class RunReader:
         """One row per logged step."""
         return read_metrics(self.path / METRICS)
 
-    def summary(self) -> dict[str, Json] | None:
+    def summary(self) -> dict[str, object] | None:
         """summary.json, None while the run has written none."""
         path = self.path / SUMMARY
         try:

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pyvision_rl.errors import InputError
 from pyvision_rl.runs.files import write_file
 from pyvision_rl.runs.images import ImageTable, read_images, read_pngs
-from pyvision_rl.runs.parquet import read_rows, read_table
+from pyvision_rl.runs.parquet import keep_rows, read_rows, read_table
 from pyvision_rl.runs.schema import (
     LIGHT_COLUMNS,
     TRAJECTORIES,
@@ -210,8 +209,7 @@ def _read_stored(
         heavy = read_table(path)
     else:
         heavy = read_rows(path, "group", groups)
-        wanted = pa.array(list(groups), type=pa.int32())
-        light = light.filter(pc.is_in(light.column("group"), value_set=wanted))
+        light = keep_rows(light, "group", groups)
     try:
         rows = [a | b for a, b in zip(light.to_pylist(), heavy.to_pylist(), strict=True)]
         return msgspec.convert(rows, list[StoredTrajectory])

@@ -1,0 +1,57 @@
+# Every command of the project. The first call builds .venv from constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/stamp
+RUNS ?= runs
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help quickstart quickstart-short test test-slow lint format types imports wheel bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 20
+
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed and $(PYTHON) is not: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(STAMP)  ## SFT, RL and evaluation of the embedded default
+	$(BIN)/pyvision-rl quickstart --out $(RUNS)/quickstart
+
+quickstart-short: $(STAMP)  ## the same in two RL steps, its summary checked
+	rm -rf $(RUNS)/quickstart-short
+	$(BIN)/pyvision-rl quickstart --out $(RUNS)/quickstart-short --rl.num_steps 2
+	$(BIN)/python scripts/check_summary.py $(RUNS)/quickstart-short/summary.json
+
+test: $(STAMP)  ## everything that is not marked slow or gpu
+	$(BIN)/pytest -n 2 -m "not slow and not gpu"
+
+test-slow: $(STAMP)  ## the tests marked slow
+	$(BIN)/pytest -m "slow and not gpu"
+
+lint: $(STAMP)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## rewrite the files as lint wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)  ## pyrefly, strict
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+
+imports: $(STAMP)  ## the layers of the rooms, and where torch may be
+	$(BIN)/lint-imports
+
+wheel: $(STAMP)  ## dist/*.whl
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+
+bench: $(STAMP)  ## every speed comparison in benchmarks/
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove what was built, runs excepted
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache
