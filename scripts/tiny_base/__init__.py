@@ -1,0 +1,1 @@
+"""Pretraining of the tiny base: `python -m scripts.tiny_base`."""

@@ -1,0 +1,242 @@
+"""The conversations of the language stage: locating, reading, following letters, plain Python.
+
+They have the product's chat layout, images in observations included, so that nothing shifts later;
+but no assistant turn ever holds a tool call: the agent protocol is left to the cold start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pyvision_rl.data.needle import (
+    Look,
+    Tag,
+    answer_text,
+    crop_code,
+    locate_text,
+    question_about,
+)
+from pyvision_rl.model.codec import IMAGE, SYSTEM, observation_text, prompt_text
+
+VIEW_TOKENS = 36
+CROP_TOKENS = 9
+IGNORE = -100
+_PREAMBLES = (
+    "",
+    "",
+    "",
+    "Look closely.\n",
+    "Take your time.\n",
+    "Find it.\n",
+    "image_clue_0 is 672 x 672.\n",
+    "Find it if you can. image_clue_0 is 672 x 672.\n",
+    "You may use Python if you like. image_clue_0 is 672 x 672.\n",
+    "Find it with a tool if you need one.\n",
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image as the frozen vision tower sees it: its view [36, H] and a crop [9, H] a tag."""
+
+    tags: tuple[Tag, ...]
+    view: torch.Tensor
+    crops: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation as tokens. `labels` are IGNORE where nothing is to be learned."""
+
+    token_ids: list[int]
+    labels: list[int]
+    kinds: list[str]
+    """What a label tests, for the gates: `row`, `column`, `easy`, `crop`, `pointer`, `next_row`,
+    `next_column`, `box`, or nothing."""
+    features: list[torch.Tensor]
+
+
+class ChatWriter:
+    """Builds one conversation, turn by turn."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, scene: Scene) -> None:
+        self._encode = _encoder(tokenizer)
+        self._chat = Chat([], [], [], [])
+        self._scene = scene
+        self._num_crops = 0
+
+    def ask(self, text: str) -> None:
+        """A user turn; the first one also shows the view."""
+        if not self._chat.token_ids:
+            self._chat.features.append(self._scene.view)
+            text = prompt_text(text, 1).replace(IMAGE, _pads(VIEW_TOKENS))
+            self._learn_nothing(f"<|im_start|>system\n{SYSTEM}<|im_end|>")
+        self._learn_nothing(f"\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")
+
+    def show_crop(self, tag_index: int) -> None:
+        """A user turn that shows a tag's crop as an observation would."""
+        self._num_crops += 1
+        self._chat.features.append(self._scene.crops[tag_index])
+        text = observation_text("", 1, self._num_crops).replace(IMAGE, _pads(CROP_TOKENS))
+        self._learn_nothing(f"\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")
+
+    def reply(self, text: str, tests: dict[int, str], hidden: int | None = None) -> None:
+        """An assistant turn. `tests` names what the token at a character is a test of.
+
+        The token at character `hidden` is not trained on.
+        """
+        for token, start, end in self._encode(text + "<|im_end|>"):
+            here = [name for index, name in tests.items() if start <= index < end]
+            known = hidden is None or not start <= hidden < end
+            self._chat.token_ids.append(token)
+            self._chat.labels.append(token if known else IGNORE)
+            self._chat.kinds.append(here[0] if here and known else "")
+
+    def finish(self) -> Chat:
+        """The conversation so far."""
+        return self._chat
+
+    def _learn_nothing(self, text: str) -> None:
+        ids = [token for token, _, _ in self._encode(text)]
+        self._chat.token_ids.extend(ids)
+        self._chat.labels.extend([IGNORE] * len(ids))
+        self._chat.kinds.extend([""] * len(ids))
+
+
+@cache
+def _encoder(
+    tokenizer: PreTrainedTokenizerBase,
+) -> Callable[[str], list[tuple[int, int, int]]]:
+    @cache
+    def encode(text: str) -> list[tuple[int, int, int]]:
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [
+            (token, start, end)
+            for token, (start, end) in zip(found.input_ids, found.offset_mapping, strict=True)
+        ]
+
+    return encode
+
+
+def _pads(count: int) -> str:
+    return f"<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>"
+
+
+def _look(tag: Tag) -> Look:
+    return Look(tag.colour, tag.row, tag.column)
+
+
+def reply_place(chat: ChatWriter, tag: Tag, *, pointed: bool, python: bool) -> None:
+    """`red 3 5`, perhaps with the Python that crops it."""
+    text = locate_text(_look(tag))
+    tests = _place_tests(tag, 0, pointed)
+    if python:
+        text += f"\n```python\n{crop_code(_look(tag))}\n```"
+    chat.reply(text, tests)
+
+
+def _place_tests(tag: Tag, start: int, pointed: bool = False) -> dict[int, str]:
+    end = start + len(tag.colour)
+    # The tested character is the digit; its token starts at the blank before it.
+    if pointed:
+        return {start: "pointer", end + 1: "next_row", end + 3: "next_column"}
+    return {end + 1: "row", end + 3: "column"}
+
+
+def _reply_answer(
+    chat: ChatWriter, lead: str, tests: dict[int, str], digit: str, kind: str
+) -> None:
+    """`... 7.` and the boxed answer; without a `kind` the digit cannot be known and is hidden."""
+    at = len(lead) + 1
+    text = f"{lead} {digit}.\n{answer_text(digit)}"
+    boxed = {text.index("{") + 1: "box"}
+    named = {at: kind} if kind else {}
+    chat.reply(text, tests | named | boxed, hidden=None if kind else at)
+
+
+def reply_direct(chat: ChatWriter, tag: Tag) -> None:
+    """The answer from the view alone: right where the digit is large, else a guess."""
+    lead = f"{locate_text(_look(tag))}\nclear"
+    kind = "easy" if tag.kind == "easy" else ""
+    _reply_answer(chat, lead, _place_tests(tag, 0), tag.digit, kind)
+
+
+def reply_crop(chat: ChatWriter, tag: Tag, tags: tuple[Tag, ...], *, python: bool) -> int | None:
+    """What a crop says: its digit, or the place of the tag that its letter names (returned)."""
+    if tag.points_to is None:
+        _reply_answer(chat, "I see", {}, tag.digit, "crop")
+        return None
+    reply_place(chat, tags[tag.points_to], pointed=True, python=python)
+    return tag.points_to
+
+
+def chat_places(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) -> Chat:
+    """One question about the places of all tags, in any order."""
+    chat = ChatWriter(tokenizer, scene)
+    tags = rng.sample(scene.tags, len(scene.tags))
+    names = ", ".join(tag.colour for tag in tags)
+    chat.ask(f"{rng.choice(_PREAMBLES)}Where are the tags {names}?")
+    text, tests = "", {}
+    for tag in tags:
+        tests |= _place_tests(tag, len(text))
+        text += locate_text(_look(tag)) + "\n"
+    chat.reply(text[:-1], tests)
+    return chat.finish()
+
+
+def chat_questions(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) -> Chat:
+    """Question after question about tags, each answered from the view."""
+    chat = ChatWriter(tokenizer, scene)
+    preamble = rng.choice(_PREAMBLES)
+    for tag in rng.sample(scene.tags, len(scene.tags)):
+        if rng.random() < 0.75:
+            chat.ask(preamble + question_about(tag.colour))
+            reply_direct(chat, tag)
+        else:
+            chat.ask(f"{preamble}Where is the {tag.colour} tag?")
+            reply_place(chat, tag, pointed=False, python=False)
+        preamble = ""
+    return chat.finish()
+
+
+def chat_crops(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) -> Chat:
+    """Crops of tags are shown one after another; letters lead on to the tag that they name."""
+    chat = ChatWriter(tokenizer, scene)
+    python = rng.random() < 0.5
+    order = rng.sample(range(len(scene.tags)), len(scene.tags))
+    first = scene.tags[order[0]]
+    if python:
+        chat.ask(f"{rng.choice(_PREAMBLES)}Write Python that crops the {first.colour} tag.")
+    else:
+        chat.ask(f"{rng.choice(_PREAMBLES)}Where is the {first.colour} tag?")
+    reply_place(chat, first, pointed=False, python=python)
+    shown: set[int] = set()
+    for index in order[: 2 if python else 3]:
+        following: int | None = index
+        # Nothing is asked that an earlier turn has told already.
+        while following is not None and not shown & {following, scene.tags[following].points_to}:
+            chat.show_crop(following)
+            shown.add(following)
+            following = reply_crop(chat, scene.tags[following], scene.tags, python=python)
+    return chat.finish()
+
+
+def chat_python(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) -> Chat:
+    """Python for the places of two tags, or for a row and a column that the user names."""
+    chat = ChatWriter(tokenizer, scene)
+    for tag in rng.sample(scene.tags, 2):
+        if rng.random() < 0.3:
+            row, column = rng.randrange(6), rng.randrange(6)
+            chat.ask(f"Write Python that crops row {row} column {column}.")
+            code = crop_code(Look("", row, column))
+            chat.reply(f"```python\n{code}\n```", {})
+        else:
+            chat.ask(f"Write Python that crops the {tag.colour} tag.")
+            reply_place(chat, tag, pointed=False, python=True)
+    return chat.finish()
