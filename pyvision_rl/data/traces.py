@@ -134,11 +134,13 @@ def _message(row: Row, name: str, value: object) -> Message:
 
 
 def _spans(row: Row, messages: tuple[Message, ...]) -> tuple[Span, ...]:
-    values = row.fields.get("loss_exclude") or []
+    values = row.fields.get("loss_exclude")
+    if values is None:
+        return ()
     if not isinstance(values, list):
         row.fail("loss_exclude", values, "must be a list of [message, start, end]")
         return ()
-    spans = []
+    spans: list[Span] = []
     for value in values:
         span = _span(value, messages)
         if span is None:

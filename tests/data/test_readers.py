@@ -59,9 +59,9 @@ def write(folder: Path, *rows: object) -> Path:
     return path
 
 
-def error_of(path: Path, **options: str) -> str:
+def error_of(path: Path, image_root: str | None = None) -> str:
     with pytest.raises(InputError) as caught:
-        read_tasks(path, **options)
+        read_tasks(path, image_root=image_root)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert "\n" not in message

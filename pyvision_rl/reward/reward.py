@@ -1,0 +1,81 @@
+"""The reward of a trajectory (paper Sec. 3.2): R = accuracy + coef * tool calls * [right]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pyvision_rl.errors import ConfigError
+from pyvision_rl.reward.rules import Rule, grade_answer, route
+from pyvision_rl.reward.text import parse_options
+from pyvision_rl.types import Reward, StopReason, Task, Trajectory
+
+RIGHT_FROM = 0.5
+"""Accuracy from which an answer counts as right: partial credit (MRA) earns the tool reward too."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What a trajectory is paid for."""
+
+    tool_coef: float = 0.1
+    """Reward for each tool call of a right answer."""
+    count_failed_calls: bool = False
+    """Pay for calls that ended in an error too, as the paper's code does."""
+    rule: Rule = "auto"
+    """How answers are graded; "auto" goes by the task's source, options and gold answer."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tool_coef <= 10:
+            raise ConfigError(f"tool_coef = {self.tool_coef}; must be between 0 and 10")
+
+
+class Grader(Protocol):
+    """Anything that says how right an answer is: rules, or a judge behind a server."""
+
+    async def grade(self, task: Task, answer: str) -> float:
+        """Accuracy in [0, 1]. Raises PyVisionError rather than guess."""
+        ...
+
+
+@dataclass(frozen=True)
+class RuleGrader:
+    """The rules as a `Grader`."""
+
+    rule: Rule = "auto"
+
+    async def grade(self, task: Task, answer: str) -> float:
+        """Accuracy by the rules; never waits for anything but a hard formula."""
+        return grade_task(task, answer, self.rule)
+
+
+def grade_task(task: Task, answer: str, rule: Rule = "auto") -> float:
+    """Accuracy of an answer to a task by the rules, options read from the task's question."""
+    options = parse_options(task.question)
+    if rule == "auto":
+        rule = route(task.answer, options, task.source)
+    return grade_answer(answer, task.answer, rule, options)
+
+
+def score(trajectory: Trajectory, config: RewardConfig) -> Reward:
+    """The reward of one trajectory by the rules; a hard formula may take seconds."""
+    if trajectory.answer is None or trajectory.stop is StopReason.SANDBOX_LOST:
+        return Reward(0.0, 0.0)
+    return make_reward(
+        trajectory, grade_task(trajectory.task, trajectory.answer, config.rule), config
+    )
+
+
+async def score_by(grader: Grader, trajectory: Trajectory, config: RewardConfig) -> Reward:
+    """The reward of one trajectory whose answer `grader` judges."""
+    if trajectory.answer is None or trajectory.stop is StopReason.SANDBOX_LOST:
+        return Reward(0.0, 0.0)
+    return make_reward(trajectory, await grader.grade(trajectory.task, trajectory.answer), config)
+
+
+def make_reward(trajectory: Trajectory, accuracy: float, config: RewardConfig) -> Reward:
+    """The reward for an accuracy: the tool part is paid only where the answer is right."""
+    if accuracy < RIGHT_FROM:
+        return Reward(accuracy, 0.0)
+    paid = trajectory.num_tool_calls if config.count_failed_calls else trajectory.num_ok_tool_calls
+    return Reward(accuracy, config.tool_coef * paid)
