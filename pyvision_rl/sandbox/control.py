@@ -23,6 +23,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     memory_mb: int
     scratch_mb: int
     limits: Limits
+    without: list[str]
+    """Layers left out on purpose, for tests that show what each is worth."""
 
 
 class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
@@ -32,9 +34,10 @@ class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """Server to pool, once: the layers that are on."""
+    """Server to pool, once: the layers that are on, and those that are not with the reason."""
 
     layers: list[str]
+    missing: list[str]
 
 
 class Spawned(msgspec.Struct, frozen=True, tag="spawned"):

@@ -43,7 +43,8 @@ class FigureCapture:
 
     def begin(self) -> None:
         """Forget the last cell's figures and hook again, in case code replaced the hooks."""
-        self.shown, self.num_dropped = [], 0
+        self.shown = []
+        self.num_dropped = 0
         plt.show = self._show_all
         capture = self._show_one
 
@@ -51,7 +52,7 @@ class FigureCapture:
             """Return the figure as an image."""
             capture(figure)
 
-        Figure.show = show
+        setattr(Figure, "show", show)  # noqa: B010 - a method is replaced on purpose
 
     def _show_all(self, *_: object, **__: object) -> None:
         """Return every open figure as an image and close it."""
@@ -128,7 +129,10 @@ def undecorated_pixels(figure: Figure, image: AxesImage) -> Pixels | None:
         return None
     if not is_plain(axes, image):
         return None
-    rgba = image.to_rgba(image.get_array(), bytes=True)
+    array = image.get_array()
+    if array is None:
+        return None
+    rgba = image.to_rgba(array, bytes=True)
     if rgba[..., 3].min() < 255:
         return None
     return np.ascontiguousarray(rgba[..., :3])

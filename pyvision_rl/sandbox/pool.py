@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from PIL import Image
 
@@ -34,6 +34,7 @@ OPEN_TIMEOUT_S = 60.0
 long.
 """
 READ_BYTES = 65536
+Layer = Literal["seccomp", "landlock", "namespaces", "uid"]
 
 
 class SandboxPool:
@@ -41,9 +42,14 @@ class SandboxPool:
     runtimes.
     """
 
-    def __init__(self, config: SandboxConfig | None = None) -> None:
+    def __init__(self, config: SandboxConfig | None = None, without: Sequence[Layer] = ()) -> None:
+        """`without` leaves layers out on purpose, to see what each is worth; strict may still
+        refuse.
+        """
         self.config = config or SandboxConfig()
         self.layers: list[str] = []
+        self.missing: list[str] = []
+        self._without = list(without)
         self._server: ServerProcess | None = None
         self._starting = asyncio.Lock()
         self._slots = asyncio.Semaphore(self.config.num_slots)
@@ -120,14 +126,27 @@ class SandboxPool:
             max_figure_px=config.max_figure_px,
             figures=config.figures,
         )
-        setup = control.Setup(config.isolation, folder, config.memory_mb, config.scratch_mb, limits)
+        setup = control.Setup(
+            config.isolation,
+            folder,
+            config.memory_mb,
+            config.scratch_mb,
+            limits,
+            list[str](self._without),
+        )
         try:
             server = await ServerProcess.start(setup)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self.layers = server.ready.result()
+        self.layers, self.missing = server.ready.result().layers, server.ready.result().missing
         log.info("sandbox layers: %s", ", ".join(self.layers) or "none")
+        if config.isolation == "none":
+            log.warning(
+                "sandbox isolation is none: model code can read, write and reach everything"
+            )
+        elif self.missing and config.isolation == "best_effort":
+            log.warning("sandbox layers missing: %s", "; ".join(self.missing))
         return server
 
     def forget(self, runtime: Runtime) -> None:
@@ -355,7 +374,8 @@ async def read_images(
         if not received:
             raise ConnectionError
         filled += received
-    images, offset = [], 0
+    images: list[Image.Image] = []
+    offset = 0
     for size in sizes:
         end = offset + wire.num_blob_bytes([size])
         images.append(Image.frombytes("RGB", size, view[offset:end]))

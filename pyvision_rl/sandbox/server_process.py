@@ -5,6 +5,7 @@ ends.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,8 @@ from typing import IO
 
 from pyvision_rl.errors import SandboxError
 from pyvision_rl.sandbox import control
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 180.0
 """The first start on a machine builds matplotlib's font cache."""
@@ -61,7 +64,7 @@ class ServerProcess:
     control_socket: socket.socket
     errors: IO[bytes]
     loop: asyncio.AbstractEventLoop
-    ready: asyncio.Future[list[str]]
+    ready: asyncio.Future[control.Ready]
     lost: bool = False
     _next_id: int = 0
     _starting: dict[int, asyncio.Future[Child]] = field(default_factory=dict)
@@ -120,12 +123,13 @@ class ServerProcess:
         self.errors.close()
 
     def _on_packet(self) -> None:
+        packet, descriptors = b"", list[int]()
         try:
             packet, descriptors, _, _ = socket.recv_fds(self.control_socket, control.MAX_PACKET, 4)
         except BlockingIOError:
             return
         except OSError:
-            packet, descriptors = b"", []
+            log.debug("the fork server's socket broke", exc_info=True)
         if packet:
             self._on_message(control.TO_POOL.decode(packet), descriptors)
         else:
@@ -133,8 +137,8 @@ class ServerProcess:
 
     def _on_message(self, message: control.FromServer, descriptors: list[int]) -> None:
         match message:
-            case control.Ready(layers):
-                self.ready.set_result(layers)
+            case control.Ready():
+                self.ready.set_result(message)
             case control.Spawned(identity):
                 self._on_spawned(identity, descriptors[0])
             case control.Exited(identity, code):

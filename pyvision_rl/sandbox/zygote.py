@@ -8,15 +8,18 @@ import contextlib
 import gc
 import importlib
 import os
+import resource
 import selectors
 import signal
 import socket
 import sys
 import traceback
-from typing import NoReturn
+from pathlib import Path
 
 from pyvision_rl.sandbox import control
-from pyvision_rl.sandbox.confine import Confinement, ConfinementError, die_with_parent
+from pyvision_rl.sandbox.confine import Confinement, ConfinementError
+from pyvision_rl.sandbox.confine.keeper import keep, namespaces_work
+from pyvision_rl.sandbox.confine.libc import die_with_parent
 
 PRELOADED = (
     "base64",
@@ -43,24 +46,33 @@ PRELOADED = (
 
 
 def main() -> None:
-    """Serve until the pool closes its end. Arguments: the control socket's descriptor, the pool's
-    process id.
+    """Serve until the pool closes its end. Arguments: the control socket's descriptor, the
+    pool's process id.
     """
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    die_with_parent(parent, signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:
+        return
     pool = socket.socket(fileno=descriptor)
     setup = control.TO_SERVER.decode(pool.recv(control.MAX_PACKET))
-    if not isinstance(setup, control.Setup):
-        return
+    if isinstance(setup, control.Setup):
+        folder = Path(setup.folder)
+        wanted = setup.isolation != "none" and "namespaces" not in setup.without
+        private = wanted and namespaces_work(folder)
+        keep(folder, private, lambda: serve(pool, setup, private))
+
+
+def serve(pool: socket.socket, setup: control.Setup, private: bool) -> None:
+    """Warm up, confine what can be confined beforehand, and fork on request."""
+    warm_up()
     try:
-        confinement = Confinement.prepare(setup)
-    except ConfinementError as error:
+        confinement = Confinement(setup, private)
+    except (ConfinementError, OSError) as error:
         pool.send(control.encode(control.Refused(-1, str(error))))
         return
-    warm_up()
-    pool.send(control.encode(control.Ready(confinement.layers)))
+    pool.send(control.encode(control.Ready(confinement.layers, confinement.missing)))
     with contextlib.closing(ForkServer(pool, setup, confinement)) as server:
         server.serve()
 
@@ -97,11 +109,16 @@ class ForkServer:
         self._confinement = confinement
         self._selector = selectors.DefaultSelector()
         self._selector.register(pool, selectors.EVENT_READ, None)
+        self._look_every_s = 0.5 if confinement.counts_scratch else None
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def serve(self) -> None:
         """Until the pool's end is closed."""
         while True:
-            for key, _ in self._selector.select():
+            if self._look_every_s is not None:
+                self._end_overflowing()
+            for key, _ in self._selector.select(self._look_every_s):
                 if key.data is not None:
                     self._reap(key.fd, *key.data)
                 elif not self._fork_next():
@@ -114,16 +131,21 @@ class ForkServer:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(key.fd, signal.SIGKILL)
                 os.waitid(os.P_PIDFD, key.fd, os.WEXITED)
-        self._confinement.close()
+
+    def _end_overflowing(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None and self._confinement.overflows(key.data[1]):
+                signal.pidfd_send_signal(key.fd, signal.SIGKILL)
 
     def _fork_next(self) -> bool:
         packet, descriptors, _, _ = socket.recv_fds(self._pool, control.MAX_PACKET, 64)
         if not packet:
             return False
         request = control.TO_SERVER.decode(packet)
+        if not isinstance(request, control.Spawn):
+            return False
         try:
-            if isinstance(request, control.Spawn):
-                self._fork(request.id, descriptors)
+            self._fork(request.id, descriptors)
         except OSError as error:
             self._pool.send(control.encode(control.Refused(request.id, f"cannot fork: {error}")))
         finally:
@@ -142,7 +164,7 @@ class ForkServer:
         message = control.encode(control.Spawned(runtime))
         socket.send_fds(self._pool, [message], [pidfd])
 
-    def _become_runtime(self, slot: int, parent: int, descriptors: list[int]) -> NoReturn:
+    def _become_runtime(self, slot: int, parent: int, descriptors: list[int]) -> None:
         status = 70
         try:
             from pyvision_rl.sandbox import worker
