@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,8 @@ from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.batch import Sample, collate, split_by_tokens
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.rl.loss import LossConfig, policy_loss
+
+OPTIMIZER_FILE = "optimizer.pt"
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,17 @@ class Learner:
             self._update_minibatch(order[start : start + size], totals)
         self.policy.weights_changed()
         return totals.metrics()
+
+    def save(self, folder: Path) -> None:
+        """Write the weights in Hugging Face layout and the optimizer's state beside them."""
+        self.policy.save_into(folder)
+        torch.save(self.optimizer.state_dict(), folder / OPTIMIZER_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Go back to what `save` wrote."""
+        self.policy.load_weights(folder)
+        state = torch.load(folder / OPTIMIZER_FILE, map_location=self.policy.device)
+        self.optimizer.load_state_dict(state)
 
     def _update_minibatch(self, samples: Sequence[Sample], totals: _Totals) -> None:
         num_tokens = sum(sample.num_loss_tokens for sample in samples)

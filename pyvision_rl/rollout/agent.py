@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 
 from pyvision_rl.model.hf_engine import EngineConfig, HFEngine
 from pyvision_rl.model.policy import Policy
@@ -25,15 +25,12 @@ class AgentConfig:
 
 
 @asynccontextmanager
-async def open_agent(policy: Policy, config: AgentConfig) -> AsyncIterator[Agent]:
-    """Start the sandbox pool and the engine of a policy."""
+async def open_agent(
+    policy: Policy, config: AgentConfig, pool: SandboxPool | None = None
+) -> AsyncIterator[Agent]:
+    """Start the engine of a policy, and a sandbox pool where none that runs is given."""
     async with (
-        SandboxPool(config.sandbox) as pool,
+        nullcontext(pool) if pool else SandboxPool(config.sandbox) as open_pool,
         HFEngine(policy, config.engine) as engine,
     ):
-        yield Agent(engine, policy.codec, pool, config.rollout)
-
-
-def with_rollout(agent: Agent, rollout: RolloutConfig) -> Agent:
-    """The same engine and sandbox under other limits or sampling."""
-    return replace(agent, config=rollout)
+        yield Agent(engine, policy.codec, open_pool, config.rollout)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine, Iterable
+from typing import TypeVar
 
 from pyvision_rl.rollout.episode import Agent, Opening, open_task, run_episode
 from pyvision_rl.rollout.seeds import derive_seed
@@ -11,20 +13,28 @@ from pyvision_rl.types import StopReason, Task, Trajectory
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+
+async def run_together(jobs: Iterable[Coroutine[None, None, T]]) -> list[T]:
+    """Results in order; the first error cancels the other jobs and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as running:
+            tasks = [running.create_task(job) for job in jobs]
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group
+    return [task.result() for task in tasks]
+
 
 async def run_group(agent: Agent, task: Task, group_size: int, seed: int) -> tuple[Trajectory, ...]:
-    """Play `group_size` episodes of a task at once; the first failing one cancels the others.
+    """Play `group_size` episodes of a task at once; each has a seed of its own.
 
     A lost sandbox is tried again once, with the same seed; lost again, the trajectory stays in the
     group as SANDBOX_LOST and counts for nothing.
     """
     opening = open_task(agent, task)
-    async with asyncio.TaskGroup() as episodes:
-        runs = [
-            episodes.create_task(_run_member(agent, opening, derive_seed(seed, index)))
-            for index in range(group_size)
-        ]
-    return tuple(run.result() for run in runs)
+    members = (_run_member(agent, opening, derive_seed(seed, index)) for index in range(group_size))
+    return tuple(await run_together(members))
 
 
 async def _run_member(agent: Agent, opening: Opening, seed: int) -> Trajectory:

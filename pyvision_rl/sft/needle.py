@@ -13,6 +13,7 @@ from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.scripted import play_texts
 from pyvision_rl.rollout.episode import Agent, RolloutConfig, open_task, run_episode
+from pyvision_rl.rollout.group import run_together
 from pyvision_rl.sandbox import SandboxPool
 from pyvision_rl.sft.traces import TraceSource, write_traces
 from pyvision_rl.types import Task
@@ -74,4 +75,4 @@ async def write_needle_traces(
             trajectory = await run_episode(agent, open_task(agent, task), seed)
         return TraceSource(trajectory, tuple(turn.hidden for turn in turns[task.id]))
 
-    return write_traces(folder, await asyncio.gather(*map(play, tasks)))
+    return write_traces(folder, await run_together(map(play, tasks)))

@@ -1,0 +1,155 @@
+"""The command line: `pyvision-rl COMMAND --config FILE [--key value ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.logging import RichHandler
+
+from pyvision_rl import __version__
+from pyvision_rl.errors import ConfigError, PyVisionError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    ConfigT = TypeVar("ConfigT", bound=DataclassInstance)
+
+PROG = "pyvision-rl"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand; `run` imports what it needs, so that help stays fast."""
+
+    run: Callable[[list[str]], int]
+    help: str
+
+
+def parse_config(
+    command: str, config_type: type[ConfigT], arguments: list[str], defaults: Sequence[str] = ()
+) -> ConfigT:
+    """A command's configuration from files and overrides; ConfigError says what is wrong with it.
+
+    `defaults` are arguments that go before the user's, such as shipped configuration files.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog=f"{PROG} {command}", exit_on_error=False, description=config_type.__doc__
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of these keys")
+    parser.add_class_arguments(config_type, None, sub_configs=True)
+    try:
+        parsed = vars(parser.instantiate(parser.parse_args([*defaults, *arguments])))
+    except argparse.ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    return config_type(**{key: value for key, value in parsed.items() if key != "config"})
+
+
+def quickstart(arguments: list[str]) -> int:
+    """Data, cold start, RL and evaluation of the embedded default."""
+    from importlib import resources
+
+    from pyvision_rl.quickstart import QuickstartConfig, run_quickstart
+
+    shipped = resources.files("pyvision_rl.configs") / "quickstart.yaml"
+    with resources.as_file(shipped) as path:
+        config = parse_config("quickstart", QuickstartConfig, arguments, ["--config", str(path)])
+    asyncio.run(run_quickstart(config))
+    return 0
+
+
+def sft(arguments: list[str]) -> int:
+    """Supervised fine-tuning on traces."""
+    from pyvision_rl.console import say, stage
+    from pyvision_rl.sft.stage import SFTConfig, run_sft
+
+    config = parse_config("sft", SFTConfig, arguments)
+    with stage("SFT") as bar:
+        checkpoint = run_sft(config, bar.step)
+    say(f"checkpoint  {checkpoint}")
+    return 0
+
+
+def rl(arguments: list[str]) -> int:
+    """Reinforcement learning; goes on where the run folder stands."""
+    from pyvision_rl.console import say, stage
+    from pyvision_rl.rl.config import RLConfig
+    from pyvision_rl.rl.train import train
+
+    config = parse_config("rl", RLConfig, arguments)
+    with stage("RL") as bar:
+        checkpoint = asyncio.run(
+            train(config, lambda step, metrics: bar.step(step, config.num_steps, metrics))
+        )
+    say(f"checkpoint  {checkpoint}")
+    return 0
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Accuracy of a checkpoint on a task file."""
+    from pyvision_rl.console import console, report_table, say, stage
+    from pyvision_rl.eval.stage import EvalConfig, run_eval
+
+    config = parse_config("eval", EvalConfig, arguments)
+    with stage("evaluation") as bar:
+        report = asyncio.run(run_eval(config, bar.advance))
+    console.print(report_table(config.data, [(config.policy.model, report)]))
+    say(f"summary  {config.out}/summary.json")
+    return 0
+
+
+COMMANDS = {
+    "quickstart": Command(quickstart, "data, cold start, RL and evaluation in minutes, on a CPU"),
+    "sft": Command(sft, "supervised fine-tuning on traces"),
+    "rl": Command(rl, "reinforcement learning; goes on where the run folder stands"),
+    "eval": Command(evaluate, "accuracy of a checkpoint on a task file"),
+}
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    lines = [f"usage: {PROG} COMMAND [--config FILE] [--key value ...]", ""]
+    lines += [f"  {name:<12}{command.help}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", f"{PROG} COMMAND --help lists the keys of a command."])
+
+
+def main() -> int:
+    """Entry point; 0 on success, 2 for input that cannot be used, each with one line that says why.
+
+    A failing sandbox or selection, which is no fault of the input, ends with 1.
+    """
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage() + "\n")
+        return 0
+    if arguments[0] == "--version":
+        sys.stdout.write(f"{PROG} {__version__}\n")
+        return 0
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(show_time=False, show_path=False, show_level=False)],
+    )
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        if arguments[0] not in COMMANDS:
+            raise ConfigError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
+        return COMMANDS[arguments[0]].run(arguments[1:])
+    except PyVisionError as error:
+        sys.stderr.write(f"{PROG}: {error}\n")
+        return 2 if isinstance(error, ValueError) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{PROG}: stopped\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

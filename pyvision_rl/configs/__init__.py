@@ -1,0 +1,1 @@
+"""Shipped configurations: sparse YAML files, each with a word on what it is for."""

@@ -1,0 +1,57 @@
+"""The evaluation stage: a checkpoint and tasks in, a report and records in a run folder out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pyvision_rl.data.readers import read_tasks
+from pyvision_rl.eval.evaluate import EvaluateConfig, OnTask, evaluate
+from pyvision_rl.eval.report import Report, make_report
+from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.reward import RewardConfig
+from pyvision_rl.rollout.agent import AgentConfig, open_agent
+from pyvision_rl.runs import GroupRecord, RunFolder
+from pyvision_rl.runs.config import dump_config, resolve_model
+from pyvision_rl.sandbox import SandboxPool
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Accuracy of a policy on tasks, and how it got there."""
+
+    policy: PolicyConfig
+    """The checkpoint to evaluate."""
+    data: str
+    """Task file (json, jsonl or Parquet)."""
+    out: str
+    """Run folder, a new one."""
+    image_root: str = ""
+    """Folder that relative media paths start from; empty: the task file's own."""
+    limit: int = 0
+    """Play the first tasks only; 0 is all."""
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    """Engine, sandbox, limits and sampling."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """How answers are graded."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Samples per task and the seed."""
+
+
+async def run_eval(config: EvalConfig, on_task: OnTask, pool: SandboxPool | None = None) -> Report:
+    """Evaluate and record every trajectory; the report is written to summary.json too.
+
+    A `pool` that runs already is used instead of one of its own.
+    """
+    tasks = read_tasks(
+        config.data, image_root=config.image_root or None, limit=config.limit or None
+    )
+    with RunFolder.create(Path(config.out), dump_config(config)) as run:
+        policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
+        async with open_agent(policy, config.agent, pool) as agent:
+            groups = await evaluate(agent, tasks, config.reward, config.evaluate, on_task)
+        report = make_report(groups)
+        run.write_groups(0, "eval", [GroupRecord(group) for group in groups])
+        run.log(0, report.metrics())
+        run.write_summary(report.as_dict())
+    return report

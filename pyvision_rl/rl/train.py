@@ -1,0 +1,140 @@
+"""The training loop, the one place that knows all rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pyvision_rl.data.readers import read_tasks
+from pyvision_rl.data.stream import TaskStream
+from pyvision_rl.model.policy import Policy
+from pyvision_rl.reward import score_group
+from pyvision_rl.rl.advantage import group_advantages
+from pyvision_rl.rl.config import RLConfig
+from pyvision_rl.rl.gate import gate_warning
+from pyvision_rl.rl.learner import Learner
+from pyvision_rl.rl.metrics import rollout_metrics
+from pyvision_rl.rl.samples import make_samples
+from pyvision_rl.rl.select import collect, drop_reason
+from pyvision_rl.rollout.agent import open_agent
+from pyvision_rl.rollout.episode import Agent
+from pyvision_rl.rollout.group import run_group, run_together
+from pyvision_rl.rollout.seeds import derive_seed
+from pyvision_rl.runs import RunFolder, selection_records
+from pyvision_rl.runs.config import dump_config, resolve_model
+from pyvision_rl.sandbox import SandboxPool
+from pyvision_rl.types import Group, Selection, Task
+
+logger = logging.getLogger(__name__)
+
+OnStep = Callable[[int, Mapping[str, float]], None]
+"""Called after every step with its number, from 1, and its metrics."""
+
+MAY_CHANGE = ("num_steps", "checkpoint_every")
+"""What a resumed run may set anew."""
+
+
+async def train(config: RLConfig, on_step: OnStep, pool: SandboxPool | None = None) -> Path:
+    """Train from where the run folder stands; returns the folder of the last checkpoint.
+
+    A folder that holds this very run goes on from its newest checkpoint. A `pool` that runs
+    already is used instead of one of its own.
+    """
+    tasks = read_tasks(config.data, image_root=config.image_root or None)
+    policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
+    loop = _Loop(config, policy, TaskStream(tasks, config.seed))
+    with RunFolder.create(
+        Path(config.out),
+        dump_config(config),
+        resume=True,
+        may_change=MAY_CHANGE,
+        checkpoints=config.checkpoints,
+    ) as run:
+        step = loop.restore(run)
+        async with open_agent(policy, config.agent, pool) as agent:
+            while step < config.num_steps:
+                step += 1
+                metrics = await loop.step(agent, run, step)
+                run.log(step, metrics)
+                if step % config.checkpoint_every == 0 or step == config.num_steps:
+                    run.checkpoints.save(step, loop.save, metrics)
+                on_step(step, metrics)
+        run.draw_curves()
+        latest = run.checkpoints.latest()
+    assert latest is not None, "the last step saves a checkpoint"
+    return latest.path
+
+
+@dataclass
+class _Clock:
+    """Seconds since the last look, for the metrics of a step's phases."""
+
+    last: float
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self.last = now - self.last, now
+        return seconds
+
+
+class _Loop:
+    """What lives from step to step: learner and stream."""
+
+    def __init__(self, config: RLConfig, policy: Policy, stream: TaskStream) -> None:
+        self.config = config
+        self.stream = stream
+        self.learner = Learner(policy, config.learner, config.agent.rollout.temperature)
+
+    async def step(self, agent: Agent, run: RunFolder, step: int) -> dict[str, float]:
+        """Oversample, filter, rank; update; record. Returns the step's metrics."""
+        config = self.config
+        clock = _Clock(time.perf_counter())
+        selection = await collect(
+            lambda count: self._draw(agent, step, self.stream.next(count)), config.select
+        )
+        metrics = {**rollout_metrics(selection), "time/rollout_s": clock.lap()}
+        if step == 1 and (warning := gate_warning(selection.drawn)):
+            logger.warning(warning)
+        samples = make_samples(selection.kept, normalize_std=config.learner.normalize_std)
+        metrics |= self.learner.update(samples, derive_seed(config.seed, "learner", step))
+        metrics["time/update_s"] = clock.lap()
+        self._record(run, step, selection)
+        metrics["time/record_s"] = clock.lap()
+        return metrics
+
+    async def _draw(self, agent: Agent, step: int, tasks: Sequence[Task]) -> list[Group]:
+        return await run_together(self._play(agent, step, task) for task in tasks)
+
+    async def _play(self, agent: Agent, step: int, task: Task) -> Group:
+        seed = derive_seed(self.config.seed, "rollout", step, task.id)
+        trajectories = await run_group(agent, task, self.config.group_size, seed)
+        return await asyncio.to_thread(score_group, task, trajectories, self.config.reward)
+
+    def _record(self, run: RunFolder, step: int, selection: Selection) -> None:
+        def why(group: Group, index: int) -> str:
+            reason = drop_reason(group.trajectories[index], self.config.select)
+            return reason or ("group/ranked_below" if group.reward_std else "group/constant")
+
+        def advantages(group: Group) -> Sequence[float]:
+            return group_advantages(group, normalize_std=self.config.learner.normalize_std)
+
+        run.write_groups(step, "train", selection_records(selection, why, advantages))
+
+    def save(self, folder: Path) -> None:
+        """Write all that the next step depends on."""
+        self.learner.save(folder)
+        self.stream.save(folder)
+
+    def restore(self, run: RunFolder) -> int:
+        """Go back to the newest checkpoint, if there is one; returns its step."""
+        checkpoint = run.rewind()
+        if checkpoint is None:
+            return 0
+        self.learner.load(checkpoint.path)
+        self.stream.load(checkpoint.path)
+        logger.info("%s: goes on after step %d", run.path, checkpoint.step)
+        return checkpoint.step

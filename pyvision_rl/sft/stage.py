@@ -1,0 +1,52 @@
+"""The SFT stage: traces in, a checkpoint in a run folder out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pyvision_rl.data.traces import read_traces
+from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.runs import RunFolder
+from pyvision_rl.runs.config import dump_config, resolve_model
+from pyvision_rl.sft.data import encode_trace
+from pyvision_rl.sft.train import SFTTrainConfig, num_steps, train
+
+OnStep = Callable[[int, int, Mapping[str, float]], None]
+"""Called after every step with its number, from 1, the number in all, and its metrics."""
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Cold start of a policy on traces (paper Sec. 3.1)."""
+
+    policy: PolicyConfig
+    """The checkpoint to start from."""
+    data: str
+    """Trace file in the released SFT layout (sharegpt json)."""
+    out: str
+    """Run folder, a new one."""
+    image_root: str = ""
+    """Folder that relative image paths start from; empty: the trace file's own."""
+    seed: int = 0
+    """Decides the order of the traces."""
+    train: SFTTrainConfig = field(default_factory=SFTTrainConfig)
+    """Optimizer and schedule."""
+
+
+def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
+    """Train and save; returns the checkpoint's folder, in Hugging Face layout."""
+    traces = read_traces(config.data, image_root=config.image_root or None)
+    policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
+    samples = [encode_trace(trace, policy.codec) for trace in traces]
+    total = num_steps(len(samples), config.train)
+    with RunFolder.create(Path(config.out), dump_config(config)) as run:
+
+        def log(step: int, metrics: dict[str, float]) -> None:
+            run.log(step, metrics)
+            on_step(step, total, metrics)
+
+        train(policy, samples, config.train, config.seed, log)
+        run.draw_curves()
+        return run.checkpoints.save(total, policy.write, {}).path
