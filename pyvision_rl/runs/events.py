@@ -16,41 +16,34 @@ from pyvision_rl.runs.metrics import MetricRow
 
 
 class EventLog:
-    """One event file in `folder`, rebuilt from the rows so far whenever a run is (re)opened.
+    """An event file in `folder` with the rows so far, a new one whenever a run is (re)opened.
 
-    Events are a view of metrics.jsonl: rebuilding drops what a resumed run takes back. The opening
-    session event makes a TensorBoard that is already watching forget the older file.
+    Events are a view of metrics.jsonl: starting again drops what a resumed run takes back. The
+    session event at step 0 makes TensorBoard forget the older files, which stay for one that is
+    reading them.
     """
 
     def __init__(self, folder: Path, rows: Iterable[MetricRow]) -> None:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            older = list(folder.glob("events.out.tfevents.*"))
             self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
-            self._file = self._path.open("wb")
-            self._records = RecordWriter(self._file)
-            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
             start = SessionLog(status=SessionLog.START)
-            self._write(Event(wall_time=time.time(), step=0, session_log=start))
-            for row in rows:
-                self._write(_event(row))
-            self._file.flush()
-            for path in older:
-                path.unlink()
+            self._write(
+                Event(wall_time=time.time(), file_version="brain.Event:2"),
+                Event(wall_time=time.time(), step=0, session_log=start),
+                *map(_event, rows),
+            )
 
     def append(self, row: MetricRow) -> None:
-        """Adds one scalar per metric and flushes. Raises InputError on a full disk."""
+        """Adds one scalar per metric. Raises InputError on a full disk."""
         with writing(self._path):
             self._write(_event(row))
-            self._file.flush()
 
-    def close(self) -> None:
-        """Closes the file."""
-        with writing(self._path):
-            self._file.close()
-
-    def _write(self, event: Event) -> None:
-        self._records.write(event.SerializeToString())
+    def _write(self, *events: Event) -> None:
+        with self._path.open("ab") as file:
+            records = RecordWriter(file)
+            for event in events:
+                records.write(event.SerializeToString())
 
 
 def _event(row: MetricRow) -> Event:

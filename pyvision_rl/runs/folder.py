@@ -113,10 +113,8 @@ class RunFolder:
             write_file(self.path / CURVES, draw_curves(self._metrics.rows))
 
     def close(self) -> None:
-        """Closes the files and gives the folder free."""
+        """Gives the folder free."""
         self._metrics.close()
-        if self._events:
-            self._events.close()
         os.close(self._lock)
 
     def __enter__(self) -> Self:
