@@ -117,7 +117,8 @@ def as_text(row: Row, name: str, value: object, blank: bool = False) -> str:
 def iter_rows(path: str | Path, limit: int | None = None) -> Iterator[Row]:
     """The rows of a .json (a list of objects), .jsonl or .parquet file, in order.
 
-    jsonl and Parquet are read as a stream. Raises InputError where the file cannot be read.
+    jsonl and Parquet are read as a stream; a line that is not json gives a row with that problem.
+    Raises InputError where the file as a whole cannot be read.
     """
     file = Path(path)
     if file.suffix not in FORMATS:
@@ -127,35 +128,47 @@ def iter_rows(path: str | Path, limit: int | None = None) -> Iterator[Row]:
     values = {".json": _json_values, ".jsonl": _jsonl_values, ".parquet": _parquet_values}
     for index, (line, value) in enumerate(islice(values[file.suffix](file), limit)):
         row = Row(file, index, line, value if isinstance(value, Mapping) else {})
-        if not isinstance(value, Mapping):
+        if isinstance(value, Malformed):
+            row.problems.append(Problem(file, index, line, "", "", value.reason))
+        elif not isinstance(value, Mapping):
             row.fail("", value, "a row must be an object")
         yield row
 
 
-def _decode(file: Path, data: bytes, line: int | None) -> object:
+@dataclass(frozen=True)
+class Malformed:
+    """Text that is not json, and why."""
+
+    reason: str
+
+
+def _decode(data: bytes) -> object:
+    """The json value of a text, or `Malformed`."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # The standard library is slower, but it says where in the text the mistake is.
-        return _decode_slowly(file, data, line)
+        return _decode_slowly(data)
 
 
-def _decode_slowly(file: Path, data: bytes, line: int | None) -> object:
+def _decode_slowly(data: bytes) -> object:
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:
-        at = f"line {line or error.lineno}, column {error.colno}"
-        hint = "; one object a line? Name it .jsonl" if error.msg == "Extra data" else ""
-        raise InputError(f"{file}: {at}: not json ({error.msg}){hint}") from error
+        lines = f"line {error.lineno}, " if b"\n" in data.strip() else ""
+        hint = "; one object a line? Name it .jsonl" if error.msg == "Extra data" and lines else ""
+        return Malformed(f"{lines}column {error.colno}: not json ({error.msg}){hint}")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: byte {error.start}: not UTF-8 text") from error
-    except RecursionError as error:
-        raise InputError(f"{file}: nested too deeply to read") from error
+        return Malformed(f"byte {error.start}: not UTF-8 text")
+    except RecursionError:
+        return Malformed("nested too deeply to read")
 
 
 def _json_values(file: Path) -> Iterator[tuple[None, object]]:
-    rows = _decode(file, _read(file), None)
+    rows = _decode(_read(file))
+    if isinstance(rows, Malformed):
+        raise InputError(f"{file}: {rows.reason}")
     if not isinstance(rows, list):
         raise InputError(f"{file}: must hold a list of objects, not {type(rows).__name__}")
     for value in rows:
@@ -174,7 +187,7 @@ def _jsonl_values(file: Path) -> Iterator[tuple[int, object]]:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield number, _decode(file, line, number)
+                    yield number, _decode(line.rstrip(b"\r\n"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.reward.rules import Rule, grade_answer, route
 from pyvision_rl.reward.text import parse_options
-from pyvision_rl.types import Reward, StopReason, Task, Trajectory
+from pyvision_rl.types import Group, Reward, StopReason, Task, Trajectory
 
 RIGHT_FROM = 0.5
 """Accuracy from which an answer counts as right: partial credit (MRA) earns the tool reward too."""
@@ -64,6 +65,12 @@ def score(trajectory: Trajectory, config: RewardConfig) -> Reward:
     return make_reward(
         trajectory, grade_task(trajectory.task, trajectory.answer, config.rule), config
     )
+
+
+def score_group(task: Task, trajectories: Sequence[Trajectory], config: RewardConfig) -> Group:
+    """The trajectories of one task with their rewards by the rules."""
+    rewards = tuple(score(trajectory, config) for trajectory in trajectories)
+    return Group(task, tuple(trajectories), rewards)
 
 
 async def score_by(grader: Grader, trajectory: Trajectory, config: RewardConfig) -> Reward:

@@ -193,7 +193,7 @@ def test_jsonl_names_the_line(folder: Path) -> None:
     path.write_text(json.dumps(plain()) + "\n\n" + json.dumps(plain(id="q2", answer="")))
     assert error_of(path) == ": row 1 (line 3): answer = '': must not be empty"
     path.write_text(json.dumps(plain()) + '\n{"id": }\n')
-    assert error_of(path) == ": line 2, column 8: not json (Expecting value)"
+    assert error_of(path) == ": row 1 (line 2): column 8: not json (Expecting value)"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_jsonl_names_the_line(folder: Path) -> None:
         (b'[{"id": 1},\n {"id" 2}]', ": line 2, column 8: not json (Expecting ':' delimiter)"),
         (b'{"id": 1}\n{"id": 2}', "(Extra data); one object a line? Name it .jsonl"),
         (b'{"id": 1}', ": must hold a list of objects, not dict"),
-        (b"", ": line 1, column 1: not json (Expecting value)"),
+        (b"", ": column 1: not json (Expecting value)"),
         (b'["\xff"]', ": byte 2: not UTF-8 text"),
         (b"[" * 100_000, ": nested too deeply to read"),
     ],

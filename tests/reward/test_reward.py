@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from pyvision_rl.errors import ConfigError
-from pyvision_rl.reward.reward import RewardConfig, RuleGrader, score, score_by
-from pyvision_rl.types import Completion, Group, Observation, StopReason, Task, Trajectory, Turn
+from pyvision_rl.reward.reward import RewardConfig, RuleGrader, score, score_by, score_group
+from pyvision_rl.types import Completion, Observation, StopReason, Task, Trajectory, Turn
 
 
 def observation(ok: bool = True, text: str = "") -> Observation:
@@ -78,7 +78,7 @@ def test_options_come_from_the_question() -> None:
 def test_a_lost_sandbox_is_left_out_of_the_group() -> None:
     lost = trajectory(None, stop=StopReason.SANDBOX_LOST)
     members = (trajectory("4"), trajectory("5"), lost)
-    group = Group(lost.task, members, tuple(score(t, RewardConfig()) for t in members))
+    group = score_group(lost.task, members, RewardConfig())
     assert group.reward_mean == 0.5
 
 
