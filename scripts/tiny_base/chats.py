@@ -39,6 +39,15 @@ _PREAMBLES = (
     "You may use Python if you like. image_clue_0 is 672 x 672.\n",
     "Find it with a tool if you need one.\n",
 )
+_ENDINGS = (
+    "",
+    "",
+    "",
+    "",
+    "\nAnswer in a box.",
+    "\nThink step by step, then end with the answer in a box:\n"
+    "<answer>\n\\boxed{your answer}\n</answer>",
+)
 
 
 @dataclass(frozen=True)
@@ -182,7 +191,8 @@ def chat_places(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) -
     tags = rng.sample(scene.tags, len(scene.tags))
     names = ", ".join(tag.colour for tag in tags)
     chat.ask(f"{rng.choice(_PREAMBLES)}Where are the tags {names}?")
-    text, tests = "", {}
+    text = ""
+    tests: dict[int, str] = {}
     for tag in tags:
         tests |= _place_tests(tag, len(text))
         text += locate_text(_look(tag)) + "\n"
@@ -193,15 +203,15 @@ def chat_places(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) -
 def chat_questions(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) -> Chat:
     """Question after question about tags, each answered from the view."""
     chat = ChatWriter(tokenizer, scene)
-    preamble = rng.choice(_PREAMBLES)
+    preamble, ending = rng.choice(_PREAMBLES), rng.choice(_ENDINGS)
     for tag in rng.sample(scene.tags, len(scene.tags)):
         if rng.random() < 0.75:
-            chat.ask(preamble + question_about(tag.colour))
+            chat.ask(preamble + question_about(tag.colour) + ending)
             reply_direct(chat, tag)
         else:
             chat.ask(f"{preamble}Where is the {tag.colour} tag?")
             reply_place(chat, tag, pointed=False, python=False)
-        preamble = ""
+        preamble = ending = ""
     return chat.finish()
 
 

@@ -6,7 +6,7 @@ from pyvision_rl.data.needle import Look, NeedlePlan, oracle_turns, question_abo
 from pyvision_rl.data.needle_draw import COLOURS
 from pyvision_rl.model.codec import SYSTEM, observation_text, prompt_text
 
-VOCAB_SIZE = 640
+VOCAB_SIZE = 768
 
 _CHAT = (
     f"system\n{SYSTEM}\nuser\nassistant\n",
@@ -14,6 +14,7 @@ _CHAT = (
     "Find it with Python if you need to. video_clue_0 has 144 frames of 112 x 112 at 12 frames a "
     "second.\n",
     "Where is the tag? List the tags. Write the crop. Read it. Look closely. Take your time.\n",
+    "Answer in a box. Think step by step, then end with the answer in a box: your answer\n",
     "none clear I see the digit. not shown. frame sheet\n",
 )
 _PYTHON = (
@@ -36,7 +37,7 @@ _NUMBERS = " ".join(str(number) for number in (112, 168, 672, 144, 14, 98, 84, 2
 
 def tokenizer_corpus() -> list[str]:
     """Texts weighted by repetition: the protocol's words first become single tokens."""
-    texts = []
+    texts: list[str] = []
     for index, colour in enumerate(COLOURS):
         for digit in "0123456789":
             row, column = int(digit) % 6, (index + int(digit)) % 6
@@ -46,5 +47,6 @@ def tokenizer_corpus() -> list[str]:
             texts.append(observation_text("", 1, int(digit)))
             texts.append(observation_text(digit, 0, 1))
             texts.append(f"{digit} {digit} {digit}, ({digit}) +{digit}*{digit} {_NUMBERS}")
-    texts += 80 * [f"{colour}\n" for colour in COLOURS]
-    return texts + 80 * list(_CHAT) + 40 * list(_PYTHON) + 20 * list(_ERRORS)
+    # With and without a leading blank, colours and digits are one token each.
+    texts += 200 * [f"{word}\n {word}" for word in (*COLOURS, *"0123456789")]
+    return texts + 80 * list(_CHAT) + 60 * list(_PYTHON) + 60 * list(_ERRORS)

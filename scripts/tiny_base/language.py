@@ -15,6 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel as VisionTower,
+)
 
 from pyvision_rl.data.needle import KINDS, item_seed, make_item
 from pyvision_rl.data.needle_draw import crop_of
@@ -71,18 +74,18 @@ class LanguageConfig:
     seed: int = 0
 
 
-def normalize_features(visual: nn.Module) -> None:
+def normalize_features(visual: VisionTower) -> None:
     """Scale the tower's last layer so that features have a standard deviation of 1."""
     views = [view_of(make_item(item_seed("base", 2, i), "easy").image) for i in range(40)]
     patches, grids = to_patches(views)
     with torch.no_grad():
         scale = 1 / visual(patches, grid_thw=grids).pooler_output.std().item()
-        visual.merger.mlp[2].weight.mul_(scale)
-        visual.merger.mlp[2].bias.mul_(scale)
+        for parameter in visual.merger.mlp[-1].parameters():
+            parameter.mul_(scale)
 
 
 @torch.no_grad()
-def encode_scenes(visual: nn.Module, dataset_seed: int, num_scenes: int) -> list[Scene]:
+def encode_scenes(visual: VisionTower, dataset_seed: int, num_scenes: int) -> list[Scene]:
     """Scenes as frozen features, so that the language stage never runs the tower again."""
     scenes = []
     for index in range(num_scenes):
@@ -99,9 +102,9 @@ def forward_chats(
     model: Qwen2_5_VLForConditionalGeneration, chats: Sequence[Chat]
 ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """Logits [N, V] and labels [N] of the trained tokens of all chats, and what each tests."""
-    config = model.config
+    pad_id = model.config.get_text_config().pad_token_id
     length = max(len(chat.token_ids) for chat in chats)
-    ids = torch.full((len(chats), length), config.text_config.pad_token_id)
+    ids = torch.full((len(chats), length), pad_id)
     labels = torch.full((len(chats), length), IGNORE)
     for row, chat in enumerate(chats):
         ids[row, : len(chat.token_ids)] = torch.tensor(chat.token_ids)
@@ -109,11 +112,12 @@ def forward_chats(
     features = [image for chat in chats for image in chat.features]
     hidden = model.model(
         input_ids=ids,
-        attention_mask=(ids != config.text_config.pad_token_id).long(),
-        mm_token_type_ids=(ids == config.image_token_id).int(),
+        attention_mask=(ids != pad_id).long(),
+        mm_token_type_ids=(ids == model.config.image_token_id).int(),
         image_grid_thw=torch.tensor([_GRIDS[len(image)] for image in features]),
         mm_encoder_outputs={
-            "image": BaseModelOutputWithPooling(pooler_output=(torch.cat(features),))
+            # One tensor an image, as the tower itself returns them.
+            "image": BaseModelOutputWithPooling(pooler_output=tuple(features))  # pyrefly: ignore
         },
         use_cache=False,
     ).last_hidden_state
@@ -131,7 +135,8 @@ def text_optimizers(
     model: Qwen2_5_VLForConditionalGeneration, lr: float
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices, AdamW for embeddings and norms; the tower is left alone."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if "visual" not in name:
             matrix = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name

@@ -54,7 +54,8 @@ def view_of(image: Pixels) -> Pixels:
 
 def to_patches(images: list[Pixels]) -> tuple[torch.Tensor, torch.Tensor]:
     """Images whose sides are multiples of 28 as the vision tower's patches and grids."""
-    patches, grids = [], []
+    patches: list[torch.Tensor] = []
+    grids: list[list[int]] = []
     for image in images:
         pixels = (torch.tensor(image).float() / 255 - _MEAN) / _STD
         rows, columns = pixels.shape[0] // 14, pixels.shape[1] // 14

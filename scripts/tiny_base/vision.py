@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pyvision_rl.data.needle_draw import COLOURS, GLYPHS, GRID
+from pyvision_rl.data.needle_draw import COLOURS, GLYPHS, GRID, Pixels
 from pyvision_rl.model.tiny import HIDDEN_SIZE
 from scripts.tiny_base.optimize import muon_and_adamw, scheduled_lr, take_step
 from scripts.tiny_base.scenes import (
@@ -28,7 +28,15 @@ from scripts.tiny_base.scenes import (
 log = logging.getLogger(__name__)
 
 NUM_CELLS = GRID * GRID
-_WEIGHTS = {"colour": 1.0, "row": 0.4, "column": 0.4, "size": 0.3, "glyph": 2.0, "view_glyph": 1.0}
+_WEIGHTS = {
+    "colour": 1.0,
+    "row": 0.4,
+    "column": 0.4,
+    "size": 0.3,
+    "glyph": 2.0,
+    "view_glyph": 1.0,
+    "small_glyph": 0.3,
+}
 _EXACT_SHARE = 0.7
 
 
@@ -76,7 +84,12 @@ def draw_scenes(rng: Random, num_views: int, crops_per_view: int) -> Scenes:
     cells = {name: torch.full((num_views, NUM_CELLS), IGNORE) for name in names}
     cells["colour"].zero_()
     cells["size"].fill_(NONE)
-    views, crops, tokens, glyphs, neat, offset = [], [], [], [], [], 0
+    views: list[Pixels] = []
+    crops: list[Pixels] = []
+    tokens: list[int] = []
+    glyphs: list[int] = []
+    neat: list[bool] = []
+    offset = 0
     for index in range(num_views):
         image, marks = dense_scene(rng)
         views.append(view_of(image))
@@ -117,6 +130,15 @@ def read_scenes(visual: nn.Module, heads: DenseHeads, scenes: Scenes) -> dict[st
     }
 
 
+def dense_loss(logits: dict[str, torch.Tensor], scenes: Scenes) -> torch.Tensor:
+    """The weighted sum of the readers' losses."""
+    losses = [
+        _WEIGHTS[name] * F.cross_entropy(values, scenes.targets[name], ignore_index=IGNORE)
+        for name, values in logits.items()
+    ]
+    return torch.stack(losses).sum()
+
+
 def accuracies(logits: dict[str, torch.Tensor], scenes: Scenes) -> dict[str, float]:
     """Share of right readings per target; positions and colours on tags only."""
     tagged = scenes.targets["colour"] > 0
@@ -149,11 +171,7 @@ def train_vision(visual: nn.Module, config: VisionConfig) -> None:
         lr = scheduled_lr(config.peak_lr, step, config.num_steps)
         scenes = draw_scenes(rng, config.num_views, config.crops_per_view)
         logits = read_scenes(visual, heads, scenes)
-        losses = {
-            name: F.cross_entropy(values, scenes.targets[name], ignore_index=IGNORE)
-            for name, values in logits.items()
-        }
-        loss = sum(_WEIGHTS.get(name, 0.3) * value for name, value in losses.items())
+        loss = dense_loss(logits, scenes)
         take_step(loss, optimizers, lr)
         if step % 100 == 0 or step == config.num_steps:
             with torch.no_grad():

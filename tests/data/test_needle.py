@@ -1,14 +1,17 @@
 import itertools
 from random import Random
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pyvision_rl.data.needle import (
     KINDS,
     MAX_ITEMS,
     Look,
     NeedlePlan,
+    Split,
     TraceTurn,
     item_seed,
     make_item,
@@ -95,9 +98,11 @@ def test_glyphs_and_initials_are_distinct():
 
 def test_seeds_of_splits_are_disjoint():
     edges = [0, 1, MAX_ITEMS - 1]
+    splits: tuple[Split, ...] = ("train", "test", "base")
     seeds = [
         item_seed(split, dataset_seed, index)
-        for split, dataset_seed, index in itertools.product(("train", "test", "base"), edges, edges)
+        for split in splits
+        for dataset_seed, index in itertools.product(edges, edges)
     ]
     assert len(set(seeds)) == len(seeds)
     with pytest.raises(InputError, match=f"index {MAX_ITEMS} must be from 0"):
@@ -126,18 +131,12 @@ def test_oracle_answers_easy_items_at_once():
 def test_oracle_code_crops_the_tag():
     item = make_item(8, "one_look")
     code = oracle_turns(item.plan)[0].split("```python\n")[1].split("```")[0]
-    shown = []
-
-    class Plot:
-        imshow = staticmethod(shown.append)
-        show = staticmethod(lambda: None)
-
-    class Clue:
-        crop = staticmethod(lambda box: item.image[box[1] : box[3], box[0] : box[2]])
-
-    exec(code, {"plt": Plot, "image_clue_0": Clue})
+    plot = Mock()
+    exec(code, {"plt": plot, "image_clue_0": Image.fromarray(item.image)})
     (look,) = item.plan.looks
-    assert np.array_equal(shown[0], crop_of(item.image, look.row, look.column))
+    shown = np.asarray(plot.imshow.call_args.args[0])
+    assert np.array_equal(shown, crop_of(item.image, look.row, look.column))
+    plot.show.assert_called_once_with()
 
 
 @pytest.mark.parametrize(
