@@ -1,0 +1,86 @@
+"""Reading a checkpoint: every way in which one cannot be used is one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.model.codec import ChatCodec
+from pyvision_rl.model.images import TOKEN_PX
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError unless `device` exists here."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f"device {device}: use cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device}: no CUDA device here; use cpu")
+
+
+def check_architecture(model: str) -> None:
+    """Raise InputError unless `model`, a folder or a hub id, is a Qwen2.5-VL that we can run."""
+    path = Path(model)
+    if not path.is_dir() and (path.is_absolute() or len(path.parts) != 2):
+        raise InputError(f"model {model}: no such folder, and not a hub id of the form owner/name")
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model {model}: no config.json that loads ({_line(error)})") from error
+    if config.model_type != "qwen2_5_vl":
+        raise InputError(f"model {model}: is a {config.model_type}, must be a qwen2_5_vl")
+    vision = config.vision_config
+    if vision.patch_size * vision.spatial_merge_size != TOKEN_PX:
+        raise InputError(
+            f"model {model}: a visual token covers {vision.patch_size * vision.spatial_merge_size} "
+            f"pixels, must be {TOKEN_PX}"
+        )
+    if "sliding_attention" in config.text_config.layer_types:
+        raise InputError(f"model {model}: uses sliding windows, only full attention is supported")
+
+
+def load_model(
+    model: str, dtype: Literal["float32", "bfloat16"], device: str
+) -> Qwen2_5_VLForConditionalGeneration:
+    """The weights on their device, complete or InputError."""
+    try:
+        loaded, report = AutoModelForImageTextToText.from_pretrained(
+            model,
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"model {model}: no weights that load ({_line(error)})") from error
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"model {model}: {len(missing)} weights are missing, as {missing[0]}")
+    return loaded.to(device)
+
+
+def never_written(codec: ChatCodec, vocabulary_size: int) -> tuple[int, ...]:
+    """Ids that a policy never writes: special tokens but `<|im_end|>`, and ids without a token."""
+    tokenizer = codec.tokenizer
+    used = set(tokenizer.get_vocab().values())
+    if max(used) >= vocabulary_size:
+        raise InputError(
+            f"tokenizer {tokenizer.name_or_path}: has token {max(used)}, "
+            f"the model only {vocabulary_size} tokens"
+        )
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= {*tokenizer.all_special_ids, codec.image_pad_id}
+    unused = set(range(vocabulary_size)) - used
+    return tuple(sorted((special | unused) - {codec.end_of_turn_id}))
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,268 @@
+"""The trained model: loading, vision features, log-probs of given tokens, saving."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL.Image import Image
+from torch.utils.checkpoint import checkpoint
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextConfig
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from pyvision_rl.errors import InputError
+from pyvision_rl.model.codec import ChatCodec
+from pyvision_rl.model.features import FeatureCache
+from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.inputs import (
+    image_key,
+    make_patches,
+    mrope_positions,
+    num_images_in,
+    vision_batches,
+)
+from pyvision_rl.model.loading import (
+    check_architecture,
+    check_device,
+    load_model,
+    never_written,
+)
+
+BANNED_LOGIT = -1e30
+"""Logit of a token that is never sampled: probability exactly 0, yet entropies stay finite."""
+
+LOGITS_PER_CHUNK = 2**28
+"""Bound of the logits that are alive at once in training (1 GiB in float32)."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Which checkpoint to load, and how."""
+
+    model: str
+    """Folder in Hugging Face layout, or hub id, of a Qwen2.5-VL."""
+    pixels: PixelLimits = field(default_factory=PixelLimits)
+    """Pixels that an image may have in the context."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the weights."""
+    device: str = "cpu"
+    """Where the model lies: cpu, cuda or cuda:N."""
+    freeze_vision: bool = True
+    """Train the language model only; an image is then encoded once and for all."""
+    feature_cache_mb: int = 512
+    """Bound of the vision features that are kept."""
+
+
+class Policy:
+    """A Qwen2.5-VL with its codec: the one model that engines sample from and learners update.
+
+    Some ids are never written by the policy (`banned_ids`): special tokens other than `<|im_end|>`,
+    and ids without a token. They have probability 0 in sampling and in `token_logprobs` alike, so
+    that both speak of the same distribution.
+    """
+
+    def __init__(
+        self, model: Qwen2_5_VLForConditionalGeneration, codec: ChatCodec, config: PolicyConfig
+    ) -> None:
+        self.model = model
+        self.codec = codec
+        self.config = config
+        self.version = 0
+        model.eval()
+        model.model.visual.requires_grad_(not config.freeze_vision)
+        self._processor = Qwen2VLImageProcessorPil(
+            min_pixels=codec.pixels.min_pixels, max_pixels=codec.pixels.max_pixels
+        )
+        self._features = FeatureCache(config.feature_cache_mb * 2**20)
+        self.vocabulary_size: int = model.lm_head.out_features
+        self.banned_ids = never_written(codec, self.vocabulary_size)
+        banned = torch.zeros(self.vocabulary_size, dtype=torch.bool)
+        banned[list(self.banned_ids)] = True
+        self._banned = banned.to(self.device)
+
+    @classmethod
+    def load(cls, config: PolicyConfig) -> Policy:
+        """Read a checkpoint. InputError says in one line why one cannot be used."""
+        check_device(config.device)
+        check_architecture(config.model)
+        codec = ChatCodec.from_folder(config.model, config.pixels)
+        return cls(load_model(config.model, config.dtype, config.device), codec, config)
+
+    @property
+    def text_config(self) -> Qwen2_5_VLTextConfig:
+        """Sizes of the language model."""
+        return self.model.model.language_model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        """What rows are padded with."""
+        pad_id = self.codec.tokenizer.pad_token_id
+        return self.codec.end_of_turn_id if pad_id is None else pad_id
+
+    def weights_changed(self) -> None:
+        """To be called after every update: what was computed with the old weights is stale."""
+        self.version += 1
+        if not self.config.freeze_vision:
+            self._features.clear()
+
+    def image_features(self, images: Sequence[Image]) -> list[torch.Tensor]:
+        """Features [tokens, H] of each image, in order; equal images are encoded once.
+
+        Detached and kept from call to call, except where the vision tower is being trained.
+        """
+        keys = [image_key(image) for image in images]
+        training = torch.is_grad_enabled() and not self.config.freeze_vision
+        known: dict[bytes, torch.Tensor] = {}
+        missing: dict[bytes, Image] = {}
+        for key, image in zip(keys, images, strict=True):
+            kept = None if training else self._features.get(key)
+            if kept is None:
+                missing[key] = image
+            else:
+                known[key] = kept
+        encoded = self._encode(list(missing.values()), training)
+        for key, features in zip(missing, encoded, strict=True):
+            known[key] = features
+            if not training:
+                self._features.put(key, features)
+        return [known[key] for key in keys]
+
+    def _encode(self, images: list[Image], training: bool) -> list[torch.Tensor]:
+        # Features outlive this call and enter training: they must not be inference tensors.
+        with torch.inference_mode(False), torch.set_grad_enabled(training):
+            return [
+                features for part in vision_batches(images) for features in self._encode_batch(part)
+            ]
+
+    def _encode_batch(self, images: list[Image]) -> tuple[torch.Tensor, ...]:
+        pixels, grids = make_patches(self._processor, images)
+        output = self.model.model.get_image_features(
+            pixels.to(self.device), grids.to(self.device), return_dict=True
+        )
+        # A split is a view: kept on its own it would hold the whole batch in memory.
+        return tuple(f.clone() for f in output.pooler_output)
+
+    def embed(self, token_ids: torch.Tensor, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Embeddings [B, T, H] of tokens [B, T], image tokens replaced by features in row order."""
+        embeds = self.model.model.language_model.embed_tokens(token_ids)
+        if not features:
+            return embeds
+        mask = (token_ids == self.codec.image_pad_id).unsqueeze(-1)
+        return embeds.masked_scatter(mask, torch.cat(list(features)).to(embeds.dtype))
+
+    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits [..., V] in float32 with the banned tokens out of reach."""
+        return logits.float().masked_fill(self._banned, BANNED_LOGIT)
+
+    def token_logprobs(
+        self,
+        token_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        loss_mask: torch.Tensor,
+        images: Sequence[Image],
+        temperature: float = 1.0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-prob of each token given what stands before it, and the entropy there: [B, T] each.
+
+        Rows are padded on the right; `images` are those of all rows, in row order. Both results
+        are 0 where `loss_mask` is, and logits are computed only where it is not. The entropy is
+        detached. Temperature 0 counts as 1, as in sampling.
+        """
+        self._check_targets(token_ids, loss_mask)
+        positions = self._positions(token_ids, attention_mask, images)
+        features = self.image_features(images)
+        embeds = self.embed(token_ids.to(self.device), features)
+        # No mask: with padding on the right, causal attention never sees it from a real token.
+        hidden = self.model.model.language_model(
+            inputs_embeds=embeds,
+            position_ids=positions.to(self.device),
+            attention_mask={"full_attention": None},
+            use_cache=False,
+        ).last_hidden_state
+        rows, columns = loss_mask.nonzero(as_tuple=True)
+        targets = token_ids[rows, columns].to(self.device)
+        rows, columns = rows.to(self.device), columns.to(self.device)
+        scored = self._score(hidden[rows, columns - 1], targets, temperature or 1.0)
+        blank = torch.zeros(token_ids.shape, device=self.device)
+        logprobs, entropy = (blank.index_put((rows, columns), values) for values in scored)
+        return logprobs, entropy
+
+    def _score(
+        self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probs and entropies [N] of `targets`; many logits are made again in backward."""
+
+        def score(hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = self.restrict(self.model.lm_head(hidden)) / temperature
+            logprobs = logits.log_softmax(-1)
+            with torch.no_grad():
+                entropy = -(logprobs.exp() * logprobs).sum(-1)
+            return logprobs.gather(-1, targets[:, None])[:, 0], entropy
+
+        size = max(1, LOGITS_PER_CHUNK // self._banned.numel())
+        if len(targets) <= size:
+            return score(hidden, targets)
+        parts = [
+            checkpoint(score, *part, use_reentrant=False)
+            for part in zip(hidden.split(size), targets.split(size), strict=True)
+        ]
+        logprobs, entropies = zip(*parts, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies)
+
+    def _check_targets(self, token_ids: torch.Tensor, loss_mask: torch.Tensor) -> None:
+        if loss_mask[:, 0].any():
+            raise InputError("loss_mask is 1 on the first token of a row: nothing predicts it")
+        targets = token_ids[loss_mask.bool()].to(self.device)
+        if (bad := targets[self._banned[targets]]).numel():
+            raise InputError(
+                f"loss_mask is 1 on token {bad[0].item()}, which the policy can never write"
+            )
+
+    def _positions(
+        self, token_ids: torch.Tensor, attention_mask: torch.Tensor, images: Sequence[Image]
+    ) -> torch.Tensor:
+        """M-RoPE positions [3, B, T]; padding stands at 0. Hands each row its images."""
+        positions = torch.zeros(3, *token_ids.shape, dtype=torch.long)
+        lengths = attention_mask.sum(-1).tolist()
+        left = list(images)
+        for row, (ids, length) in enumerate(zip(token_ids.tolist(), lengths, strict=True)):
+            ids = ids[:length]
+            is_last = row == len(lengths) - 1
+            count = len(left) if is_last else num_images_in(ids, left, self.codec.image_pad_id)
+            taken, left = left[:count], left[count:]
+            row_positions = mrope_positions(ids, taken, self.codec.image_pad_id)
+            positions[:, row, :length] = torch.from_numpy(row_positions)
+        return positions
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Replace the weights in place by a state dict of the model."""
+        self.model.load_state_dict(state)
+        self._features.clear()
+        self.weights_changed()
+
+    def save(self, folder: str | Path) -> None:
+        """Write a new folder in Hugging Face layout; it appears whole or not at all."""
+        folder = Path(folder)
+        if folder.exists():
+            raise InputError(f"checkpoint {folder}: exists already; nothing was overwritten")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            self.model.save_pretrained(draft)
+            self.codec.tokenizer.save_pretrained(draft)
+            self._processor.save_pretrained(draft)
+            draft.chmod(0o755)
+            os.rename(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
