@@ -74,12 +74,16 @@ def selection_records(
 
 
 def write_groups(folder: Path, step: int, phase: str, records: Sequence[GroupRecord]) -> None:
-    """Writes the records of one step and phase; earlier ones of the same are replaced.
+    """Writes the records of one step and phase.
 
-    Raises InputError where a record cannot be written as it is, or the disk is full.
+    Raises InputError where they are there already, a record cannot be written as it is, or the
+    disk is full.
     """
     if not _PHASE.fullmatch(phase):
         raise InputError(f"phase {phase!r}: only letters, digits, '_', '.' and '-' are allowed")
+    path = _path(folder, "trajectories", phase, step)
+    if path.exists():
+        raise InputError(f"{path}: this step of the phase is recorded already")
     images = ImageTable()
     light: list[dict[str, object]] = []
     heavy: list[dict[str, object]] = []
@@ -91,8 +95,6 @@ def write_groups(folder: Path, step: int, phase: str, records: Sequence[GroupRec
             reward = record.group.rewards[index]
             light.append(key | fate | trajectory_columns(task, reward, trajectory))
             heavy.append(key | turns_columns(task, trajectory, images.add))
-    path = _path(folder, "trajectories", phase, step)
-    path.unlink(missing_ok=True)
     write_file(_path(folder, "images", phase, step), images.parquet())
     write_file(_path(folder, "turns", phase, step), TURNS.encode(heavy))
     write_file(path, TRAJECTORIES.encode(light))

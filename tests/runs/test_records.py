@@ -63,6 +63,13 @@ def test_pixels_of_every_mode_come_back(tmp_path: Path, mode: str) -> None:
     assert back.convert("RGB").tobytes() == image.convert("RGB").tobytes()
 
 
+def test_a_recorded_step_is_not_overwritten(tmp_path: Path) -> None:
+    write_groups(tmp_path, 1, "train", records(1))
+    with pytest.raises(InputError, match=r"step-0000001.parquet: .* is recorded already"):
+        write_groups(tmp_path, 1, "train", records(2))
+    assert read_groups(tmp_path, 1, "train") == records(1)
+
+
 def test_an_image_is_stored_once(tmp_path: Path) -> None:
     write_groups(tmp_path, 5, "train", records(step=5))
     # Two views, noise(5) and, from the members that called, noise(1) and noise(2).
