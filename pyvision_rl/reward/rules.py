@@ -37,6 +37,8 @@ MATH_MARKS = re.compile(
 PROSE = re.compile(
     r"(?<![\\a-zA-Z])(?!(?:sqrt|frac|sin|cos|tan|log|pi|ln|exp|degrees)\b)[a-zA-Z]{3,}"
 )
+DIGIT_CODE = re.compile(r"[0-9]+(?:\s*[-:.][0-9\s]+)+")
+"""Times, dates, ranges and ratios: `2019-05-06` is no subtraction."""
 UNITS = re.compile(r"\\(?:mathrm|text)\b|\\degree|\\circ|°|%")
 MRA_THRESHOLDS = (*(0.5 + step * ((0.95 - 0.5) / 9) for step in range(9)), 0.95)
 """As numpy's linspace(0.5, 0.95, 10) rounds them, on which the official scores depend."""
@@ -83,9 +85,10 @@ def route(gold: str, options: Mapping[str, str] = NO_OPTIONS, source: str = "") 
 
 
 def _is_math(text: str) -> bool:
-    bare = re.sub(r"\\[a-zA-Z]+|\{[a-zA-Z ]+\}", r" ", text)
-    is_short = len(text) < MAX_MATH_CHARS
-    return is_short and bool(MATH_MARKS.search(text)) and not PROSE.search(bare)
+    bare = re.sub(r"\\[a-zA-Z]+|\{[a-zA-Z ]+\}", " ", text)
+    if len(text) > MAX_MATH_CHARS or DIGIT_CODE.fullmatch(text):
+        return False
+    return bool(MATH_MARKS.search(text)) and not PROSE.search(bare)
 
 
 def _gold_letter(gold: str, options: Mapping[str, str]) -> str | None:
@@ -95,7 +98,7 @@ def _gold_letter(gold: str, options: Mapping[str, str]) -> str | None:
         letter = match["letter"].upper()
         if match["letter"].isupper() or letter in options:
             return letter
-    if (match := LETTER_AND_TEXT.fullmatch(gold)) and (not options or match["letter"] in options):
+    if (match := LETTER_AND_TEXT.fullmatch(gold)) and match["letter"] in options:
         return match["letter"]
     return _letter_of_text(gold, options)
 

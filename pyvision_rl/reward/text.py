@@ -54,7 +54,7 @@ QUANTITY = re.compile(
 NUMBER_IN_SENTENCE = re.compile(rf"(?<![\w.,]){NUMBER}(?![\w^]|[.,][0-9])")
 HEDGES = re.compile(
     r"\b(?:or|and|not|no|never|than|least|most|between|over|under|either|neither|maybe|to|times|"
-    r"plus|minus|hundred|thousand|million|billion|trillion|percent|dozen|squared|cubed|pi|"
+    r"plus|minus|hundred|thousand|million|billion|trillion|dozen|squared|cubed|pi|"
     r"half|third|quarter|unknown|none)\b|n't|\?",
     re.IGNORECASE,
 )
@@ -67,6 +67,25 @@ WORDS = {
         ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     )
 }
+UNIT_SIGNS = {
+    "circ": "°",
+    "degree": "°",
+    "degrees": "°",
+    "percent": "%",
+    "meter": "m",
+    "meters": "m",
+    "metres": "m",
+    "centimeters": "cm",
+    "kilometers": "km",
+    "sec": "s",
+    "second": "s",
+    "seconds": "s",
+    "minutes": "min",
+    "hours": "h",
+    "unit": "",
+    "units": "",
+}
+"""Units that are written in several ways; the others must be spelled alike."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +175,7 @@ def _quantity(
     value = Fraction(number.replace(",", "")) / (int(below) if below else 1)
     num_decimals = len(re.split("[eE]", number)[0].partition(".")[2])
     unit = re.sub(r"[\\{}^\s]", "", unit or "").casefold()
-    unit = "°" if unit == "circ" else unit
-    return Quantity(value, num_decimals, unit, (name or "").casefold())
+    return Quantity(value, num_decimals, UNIT_SIGNS.get(unit, unit), (name or "").casefold())
 
 
 OPTION_MARKS = (

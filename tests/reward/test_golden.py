@@ -1,20 +1,28 @@
-"""Published verdicts: MathVision's scorer on 3,040 answers of Gemini."""
+"""Published verdicts and gold answers of real benchmarks."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from pyvision_rl.reward.rules import grade_answer
+from pyvision_rl.data.readers import read_tasks
+from pyvision_rl.reward.reward import grade_task
+from pyvision_rl.reward.rules import grade_answer, route
+from pyvision_rl.reward.text import parse_options
+from pyvision_rl.types import Task
 
-MATHVISION = Path(__file__).parents[3] / "shared" / "data" / "mathvision"
+REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
+MATHVISION = REAL_DATA / "mathvision"
+needs_real_data = pytest.mark.skipif(
+    not REAL_DATA.exists(), reason="no ../shared/data beside the repository"
+)
 OFFICIAL_MISTAKES = {
     "2199": "(15 + 2 sqrt 3) / 64 taken for sqrt 3 / 6",
     "2825": "(sqrt 3 / 49)^6 taken for 7^3 / (2^12 13^2)",
 }
 
 
-@pytest.mark.skipif(not MATHVISION.exists(), reason="no ../shared/data beside the repository")
+@needs_real_data
 def test_mathvision_verdicts() -> None:
     lines = (MATHVISION / "test_answers.jsonl").read_text().splitlines()
     rows = {row["id"]: row for row in map(json.loads, lines)}
@@ -30,3 +38,39 @@ def test_mathvision_verdicts() -> None:
     assert len(rows) == 3040
     assert differ == set(OFFICIAL_MISTAKES)
     assert num_right == 436 - len(OFFICIAL_MISTAKES)
+
+
+def dynamath_verdict(answer: str, gold: str, kind: str) -> bool:
+    """DynaMath's rule: letters equal, numbers to 0.001, texts contained."""
+    if kind == "float":
+        return abs(float(answer) - float(gold)) <= 0.001
+    return answer == gold if kind == "multiple choice" else answer.lower() in gold.lower()
+
+
+@needs_real_data
+def test_dynamath_answers_against_each_other() -> None:
+    lines = (REAL_DATA / "dynamath" / "samples.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    rules = {"float": "number", "multiple choice": "choice"}
+    num_right = 0
+    for row in rows:
+        kind = row["answer_type"]
+        options = parse_options(row["question"])
+        assert route(row["answer"], options) == rules.get(kind, route(row["answer"], options))
+        assert bool(options) == (kind == "multiple choice")
+        task = Task("t", row["question"], row["answer"])
+        for other in (other for other in rows if other["qid"] == row["qid"]):
+            right = dynamath_verdict(other["answer"], row["answer"], kind)
+            assert grade_task(task, other["answer"]) == right
+            num_right += right
+    assert len(rows) == 200
+    assert 200 < num_right < 2000
+
+
+@needs_real_data
+def test_blind_answers_in_the_asked_format() -> None:
+    tasks = read_tasks(REAL_DATA / "vlms_are_blind" / "test.json")
+    golds = {task.answer for task in tasks}
+    for task in tasks:
+        assert grade_task(task, f"{{{task.answer}}}") == 1
+        assert [gold for gold in golds if grade_task(task, gold)] == [task.answer]
