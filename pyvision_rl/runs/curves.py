@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from pyvision_rl.runs.metrics import MetricRow
@@ -56,7 +57,8 @@ def draw_curves(rows: Sequence[MetricRow], panels: Sequence[Panel] = PANELS) -> 
     colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
     height = math.ceil(len(shown) / _COLUMNS)
     width = min(len(shown), _COLUMNS)
-    figure = Figure(figsize=(4.2 * width, 2.7 * height + 0.5), dpi=110, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(4.2 * width, 2.7 * height + 0.5), dpi=110, layout=layout)
     FigureCanvasAgg(figure)
     for place, panel in enumerate(shown):
         axes = figure.add_subplot(height, width, place + 1)
@@ -64,6 +66,7 @@ def draw_curves(rows: Sequence[MetricRow], panels: Sequence[Panel] = PANELS) -> 
             key = f"{panel.key}/{kind}" if kind else panel.key
             _draw_line(axes, rows, key, colours.get(kind, _INK), bold=not kind)
         _dress(axes, panel)
+        axes.set_xlim(*_with_margin(rows[0].step, rows[-1].step))
     figure.supxlabel("step", fontsize=10, color=_INK)
     file = io.BytesIO()
     figure.savefig(file, format="png")
@@ -96,6 +99,12 @@ def _draw_line(axes: Axes, rows: Sequence[MetricRow], key: str, colour: str, *, 
     )
 
 
+def _with_margin(low: float, high: float) -> tuple[float, float]:
+    """Room beside the outermost points, also where there is only one."""
+    margin = 0.04 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
 def _dress(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title, fontsize=10.5, color=_INK, loc="left", fontweight="bold")
     axes.tick_params(labelsize=8.5, colors=_GREY, labelcolor=_INK)
@@ -109,7 +118,8 @@ def _dress(axes: Axes, panel: Panel) -> None:
     if panel.share:
         axes.set_ylim(-0.02, 1.02)
     else:
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        low, high = axes.dataLim.intervaly
+        axes.set_ylim(min(0.0, low), _with_margin(min(0.0, low), high)[1])
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         axes.legend(handles[::-1], labels[::-1], fontsize=8, frameon=False, loc="best")
