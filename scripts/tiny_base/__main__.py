@@ -40,6 +40,7 @@ def make_base(out: Path, vision: VisionConfig, language: LanguageConfig) -> None
     model = Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer))
     train_vision(model.model.visual, vision)
     normalize_features(model.model.visual)
+    save_base(out, model, tokenizer)
     model.model.visual.requires_grad_(False)
     train_language(model, tokenizer, language)
     save_base(out, model, tokenizer)

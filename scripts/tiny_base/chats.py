@@ -24,8 +24,6 @@ from pyvision_rl.data.needle import (
 )
 from pyvision_rl.model.codec import IMAGE, SYSTEM, observation_text, prompt_text
 
-VIEW_TOKENS = 36
-CROP_TOKENS = 9
 IGNORE = -100
 _PREAMBLES = (
     "",
@@ -51,12 +49,20 @@ _ENDINGS = (
 
 
 @dataclass(frozen=True)
+class SeenImage:
+    """What the frozen vision tower makes of an image: a feature a token [T, H]; grid of patches."""
+
+    features: torch.Tensor
+    grid: list[int]
+
+
+@dataclass(frozen=True)
 class Scene:
-    """An image as the frozen vision tower sees it: its view [36, H] and a crop [9, H] a tag."""
+    """A needle image: its view (36 tokens) and a crop of every tag (9 where it is neat)."""
 
     tags: tuple[Tag, ...]
-    view: torch.Tensor
-    crops: tuple[torch.Tensor, ...]
+    view: SeenImage
+    crops: tuple[SeenImage, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Chat:
     kinds: list[str]
     """What a label tests, for the gates: `row`, `column`, `easy`, `crop`, `pointer`, `next_row`,
     `next_column`, `box`, or nothing."""
-    features: list[torch.Tensor]
+    images: list[SeenImage]
 
 
 class ChatWriter:
@@ -83,16 +89,17 @@ class ChatWriter:
     def ask(self, text: str) -> None:
         """A user turn; the first one also shows the view."""
         if not self._chat.token_ids:
-            self._chat.features.append(self._scene.view)
-            text = prompt_text(text, 1).replace(IMAGE, _pads(VIEW_TOKENS))
+            self._chat.images.append(self._scene.view)
+            text = prompt_text(text, 1).replace(IMAGE, _marks(self._scene.view))
             self._learn_nothing(f"<|im_start|>system\n{SYSTEM}<|im_end|>")
         self._learn_nothing(f"\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")
 
     def show_crop(self, tag_index: int) -> None:
         """A user turn that shows a tag's crop as an observation would."""
         self._num_crops += 1
-        self._chat.features.append(self._scene.crops[tag_index])
-        text = observation_text("", 1, self._num_crops).replace(IMAGE, _pads(CROP_TOKENS))
+        crop = self._scene.crops[tag_index]
+        self._chat.images.append(crop)
+        text = observation_text("", 1, self._num_crops).replace(IMAGE, _marks(crop))
         self._learn_nothing(f"\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")
 
     def reply(self, text: str, tests: dict[int, str], hidden: int | None = None) -> None:
@@ -133,8 +140,8 @@ def _encoder(
     return encode
 
 
-def _pads(count: int) -> str:
-    return f"<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>"
+def _marks(image: SeenImage) -> str:
+    return f"<|vision_start|>{'<|image_pad|>' * len(image.features)}<|vision_end|>"
 
 
 def _look(tag: Tag) -> Look:

@@ -22,23 +22,22 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from pyvision_rl.data.needle import KINDS, item_seed, make_item
 from pyvision_rl.data.needle_draw import crop_of
 from scripts.tiny_base.chats import (
-    CROP_TOKENS,
     IGNORE,
-    VIEW_TOKENS,
     Chat,
     Scene,
+    SeenImage,
     chat_crops,
     chat_places,
     chat_python,
     chat_questions,
 )
 from scripts.tiny_base.optimize import muon_and_adamw, scheduled_lr, take_step
-from scripts.tiny_base.scenes import to_patches, view_of
+from scripts.tiny_base.scenes import loose_crop, to_patches, view_of
 
 log = logging.getLogger(__name__)
 
 WriteChat = Callable[[PreTrainedTokenizerBase, Scene, Random], Chat]
-_GRIDS = {VIEW_TOKENS: [1, 12, 12], CROP_TOKENS: [1, 6, 6]}
+_LOOSE_SHARE = 0.15
 _PLAIN_WEIGHT = 0.2
 """Weight of a label that tests nothing: words that always come the same are soon learned."""
 
@@ -67,8 +66,8 @@ GROUNDING_LESSONS = LESSONS[:2]
 class LanguageConfig:
     """How long and how fast the text model is trained."""
 
-    num_steps: int = 3000
-    num_grounding_steps: int = 400
+    num_steps: int = 2400
+    num_grounding_steps: int = 300
     num_scenes: int = 3000
     peak_lr: float = 4e-3
     seed: int = 0
@@ -85,16 +84,28 @@ def normalize_features(visual: VisionTower) -> None:
 
 
 @torch.no_grad()
-def encode_scenes(visual: VisionTower, dataset_seed: int, num_scenes: int) -> list[Scene]:
+def encode_scenes(
+    visual: VisionTower, dataset_seed: int, num_scenes: int, loose_share: float = 0.0
+) -> list[Scene]:
     """Scenes as frozen features, so that the language stage never runs the tower again."""
-    scenes = []
+    rng = Random(dataset_seed)
+    scenes: list[Scene] = []
     for index in range(num_scenes):
         item = make_item(item_seed("base", dataset_seed, index), KINDS[0])
-        crops = [crop_of(item.image, tag.row, tag.column) for tag in item.tags]
+        crops = [
+            loose_crop(item.image, tag.row, tag.column, rng)[0]
+            if rng.random() < loose_share
+            else crop_of(item.image, tag.row, tag.column)
+            for tag in item.tags
+        ]
         patches, grids = to_patches([view_of(item.image), *crops])
         features = visual(patches, grid_thw=grids).pooler_output
-        view, *shown = features.split([VIEW_TOKENS] + [CROP_TOKENS] * len(crops))
-        scenes.append(Scene(item.tags, view.clone(), tuple(crop.clone() for crop in shown)))
+        lengths = (grids.prod(-1) // 4).tolist()
+        images = [
+            SeenImage(part.clone(), grid)
+            for part, grid in zip(features.split(lengths), grids.tolist(), strict=True)
+        ]
+        scenes.append(Scene(item.tags, images[0], tuple(images[1:])))
     return scenes
 
 
@@ -109,15 +120,17 @@ def forward_chats(
     for row, chat in enumerate(chats):
         ids[row, : len(chat.token_ids)] = torch.tensor(chat.token_ids)
         labels[row, : len(chat.labels)] = torch.tensor(chat.labels)
-    features = [image for chat in chats for image in chat.features]
+    images = [image for chat in chats for image in chat.images]
     hidden = model.model(
         input_ids=ids,
         attention_mask=(ids != pad_id).long(),
         mm_token_type_ids=(ids == model.config.image_token_id).int(),
-        image_grid_thw=torch.tensor([_GRIDS[len(image)] for image in features]),
+        image_grid_thw=torch.tensor([image.grid for image in images]),
         mm_encoder_outputs={
             # One tensor an image, as the tower itself returns them.
-            "image": BaseModelOutputWithPooling(pooler_output=tuple(features))  # pyrefly: ignore
+            "image": BaseModelOutputWithPooling(
+                pooler_output=tuple(image.features for image in images)  # pyrefly: ignore
+            )
         },
         use_cache=False,
     ).last_hidden_state
@@ -179,7 +192,7 @@ def train_language(
     """Train the text model in place; linear warm-up, constant, linear decay over the last half."""
     rng = Random(config.seed)
     started = time.process_time()
-    scenes = encode_scenes(model.model.visual, 0, config.num_scenes)
+    scenes = encode_scenes(model.model.visual, 0, config.num_scenes, _LOOSE_SHARE)
     held_out = encode_scenes(model.model.visual, 1, 100)
     log.info("features of %d scenes: cpu %.0f s", len(scenes), time.process_time() - started)
     optimizers = text_optimizers(model, config.peak_lr)

@@ -12,7 +12,6 @@ from PIL import Image
 from pyvision_rl.data.needle_draw import (
     CELL_PX,
     COLOURS,
-    CROP_PX,
     GLYPHS,
     GRID,
     IMAGE_PX,
@@ -84,20 +83,14 @@ def dense_scene(rng: Random) -> tuple[Pixels, list[Mark]]:
     return image, marks
 
 
-def random_crop(image: Pixels, mark: Mark, exact: bool, rng: Random) -> tuple[Pixels, int]:
-    """A crop around a tag and the index of its token that holds the middle of the glyph.
+def loose_crop(image: Pixels, row: int, column: int, rng: Random) -> tuple[Pixels, int]:
+    """A crop that misses the middle of a cell a bit, and the index of its token at that middle.
 
-    Exact ones are what the oracle shows; the others are shifted and may be larger, since the crops
-    of a policy in training are not always neat.
+    The crops of a policy in training are not always neat.
     """
-    if exact:
-        width = height = CROP_PX
-        dx = dy = 0
-    else:
-        width, height = (TOKEN_PX * rng.choice([3, 3, 3, 4, 5]) for _ in range(2))
-        dx, dy = (rng.randint(-16, 16) for _ in range(2))
-    x = mark.column * CELL_PX + CELL_PX // 2
-    y = mark.row * CELL_PX + CELL_PX // 2
+    width, height = (TOKEN_PX * rng.choice([3, 3, 3, 4, 5]) for _ in range(2))
+    dx, dy = (rng.randint(-16, 16) for _ in range(2))
+    x, y = column * CELL_PX + CELL_PX // 2, row * CELL_PX + CELL_PX // 2
     left = min(max(x - width // 2 + dx, 0), IMAGE_PX - width)
     top = min(max(y - height // 2 + dy, 0), IMAGE_PX - height)
     token = (y - top) // TOKEN_PX * (width // TOKEN_PX) + (x - left) // TOKEN_PX

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pyvision_rl.data.needle_draw import COLOURS, GLYPHS, GRID, Pixels
+from pyvision_rl.data.needle_draw import COLOURS, GLYPHS, GRID, Pixels, crop_of
 from pyvision_rl.model.tiny import HIDDEN_SIZE
 from scripts.tiny_base.optimize import muon_and_adamw, scheduled_lr, take_step
 from scripts.tiny_base.scenes import (
@@ -20,7 +20,7 @@ from scripts.tiny_base.scenes import (
     NONE,
     SMALL,
     dense_scene,
-    random_crop,
+    loose_crop,
     to_patches,
     view_of,
 )
@@ -37,7 +37,8 @@ _WEIGHTS = {
     "view_glyph": 1.0,
     "small_glyph": 0.3,
 }
-_EXACT_SHARE = 0.7
+_NEAT_SHARE = 0.7
+_MIDDLE_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,11 @@ def draw_scenes(rng: Random, num_views: int, crops_per_view: int) -> Scenes:
         large = [mark for mark in marks if mark.size == LARGE]
         small = [mark for mark in marks if mark.size == SMALL]
         for mark in large[: crops_per_view - len(small)] + small:
-            neat.append(rng.random() < _EXACT_SHARE)
-            crop, token = random_crop(image, mark, neat[-1], rng)
+            neat.append(rng.random() < _NEAT_SHARE)
+            if neat[-1]:
+                crop, token = crop_of(image, mark.row, mark.column), _MIDDLE_TOKEN
+            else:
+                crop, token = loose_crop(image, mark.row, mark.column, rng)
             crops.append(crop)
             tokens.append(offset + token)
             glyphs.append(GLYPHS.index(mark.glyph))
