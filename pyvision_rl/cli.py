@@ -6,12 +6,9 @@ import argparse
 import asyncio
 import logging
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
-
-from rich.logging import RichHandler
 
 from pyvision_rl import __version__
 from pyvision_rl.errors import ConfigError, PyVisionError
@@ -121,6 +118,17 @@ def usage() -> str:
     return "\n".join([*lines, "", f"{PROG} COMMAND --help lists the keys of a command."])
 
 
+def prepare_terminal() -> None:
+    """Our own lines only: log lines above the bar, no bars of the libraries."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from pyvision_rl.console import ConsoleHandler
+
+    disable_progress_bar()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
+    logging.getLogger("pyvision_rl").setLevel(logging.INFO)
+
+
 def main() -> int:
     """Entry point; 0 on success, 2 for input that cannot be used, each with one line that says why.
 
@@ -133,15 +141,10 @@ def main() -> int:
     if arguments[0] == "--version":
         sys.stdout.write(f"{PROG} {__version__}\n")
         return 0
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(show_time=False, show_path=False, show_level=False)],
-    )
-    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         if arguments[0] not in COMMANDS:
             raise ConfigError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
+        prepare_terminal()
         return COMMANDS[arguments[0]].run(arguments[1:])
     except PyVisionError as error:
         sys.stderr.write(f"{PROG}: {error}\n")

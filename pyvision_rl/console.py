@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +21,15 @@ from rich.table import Table
 from pyvision_rl.eval.report import Report
 
 console = Console(highlight=False)
+
+
+class ConsoleHandler(logging.Handler):
+    """Log lines above the progress bar, as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        say(self.format(record))
+
 
 STEP_FIELDS = (
     ("reward/mean", "reward", "{:.2f}"),

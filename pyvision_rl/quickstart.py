@@ -199,7 +199,7 @@ class _Quickstart:
     def _summary(self, oracle: Report, data: Path) -> dict[str, Json]:
         answers = {task.answer for task in read_tasks(data / TEST_FILE)}
         total = time.perf_counter() - self.started
-        stages = {
+        stages: dict[str, Json] = {
             name: {mode: report.as_dict() for mode, report in reports.items()}
             for name, reports in self.reports.items()
             if name != DIRECT

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyvision_rl.errors import ConfigError
-from pyvision_rl.reward import RewardConfig, score_group
+from pyvision_rl.reward.reward import RewardConfig, score_group
 from pyvision_rl.rollout.episode import Agent
 from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.seeds import derive_seed

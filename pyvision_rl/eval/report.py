@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pyvision_rl.eval.intervals import mean_ci95
+from pyvision_rl.runs.folder import Json
 from pyvision_rl.types import Group, Trajectory
 
 
@@ -33,10 +34,10 @@ class Report:
     overall: Figures
     by_kind: dict[str, Figures]
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Json]:
         """The form of summary.json: the overall figures with `by_kind` beside them."""
-        kinds = {kind: dict(vars(figures)) for kind, figures in self.by_kind.items()}
-        return {**vars(self.overall), "by_kind": kinds}
+        kinds: dict[str, Json] = {kind: asdict(f) for kind, f in self.by_kind.items()}
+        return {**asdict(self.overall), "by_kind": kinds}
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for the metrics of a run: `eval/accuracy`, `eval/accuracy/easy` ..."""

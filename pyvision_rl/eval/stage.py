@@ -9,7 +9,7 @@ from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.eval.evaluate import EvaluateConfig, OnTask, evaluate
 from pyvision_rl.eval.report import Report, make_report
 from pyvision_rl.model.policy import Policy, PolicyConfig
-from pyvision_rl.reward import RewardConfig
+from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.agent import AgentConfig, open_agent
 from pyvision_rl.runs import GroupRecord, RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model

@@ -80,6 +80,8 @@ class ChatCodec:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"model {folder}: no tokenizer that loads ({reason})") from error
+        if tokenizer is None:
+            raise InputError(f"model {folder}: no tokenizer")
         return cls(tokenizer, pixels)
 
     def escape(self, text: str) -> str:
@@ -162,7 +164,7 @@ class ChatCodec:
         """Text of a completion, without the end-of-turn token."""
         if token_ids and token_ids[-1] == self.end_of_turn_id:
             token_ids = token_ids[:-1]
-        return self.tokenizer.decode(token_ids, skip_special_tokens=False)
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
 
 def _break_up(match: re.Match[str]) -> str:

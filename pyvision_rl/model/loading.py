@@ -16,6 +16,15 @@ from transformers import (
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.images import TOKEN_PX
+from pyvision_rl.model.tiny import TINY_BASE
+
+TINY = "tiny"
+"""Name of the base that the package ships."""
+
+
+def checkpoint_folder(model: str) -> str:
+    """Where a model's files are: a folder or hub id as it is, the shipped base by its name."""
+    return str(TINY_BASE) if model == TINY else model
 
 
 def check_device(device: str) -> None:

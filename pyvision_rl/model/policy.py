@@ -30,6 +30,7 @@ from pyvision_rl.model.inputs import (
 from pyvision_rl.model.loading import (
     check_architecture,
     check_device,
+    checkpoint_folder,
     load_model,
     never_written,
 )
@@ -46,7 +47,7 @@ class PolicyConfig:
     """Which checkpoint to load, and how."""
 
     model: str
-    """Folder in Hugging Face layout, or hub id, of a Qwen2.5-VL."""
+    """Folder in Hugging Face layout, or hub id, of a Qwen2.5-VL; tiny is the shipped base."""
     pixels: PixelLimits = field(default_factory=PixelLimits)
     """Pixels that an image may have in the context."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -90,9 +91,10 @@ class Policy:
     def load(cls, config: PolicyConfig) -> Policy:
         """Read a checkpoint. InputError says in one line why one cannot be used."""
         check_device(config.device)
-        check_architecture(config.model)
-        codec = ChatCodec.from_folder(config.model, config.pixels)
-        return cls(load_model(config.model, config.dtype, config.device), codec, config)
+        folder = checkpoint_folder(config.model)
+        check_architecture(folder)
+        codec = ChatCodec.from_folder(folder, config.pixels)
+        return cls(load_model(folder, config.dtype, config.device), codec, config)
 
     @property
     def text_config(self) -> Qwen2_5_VLTextConfig:
@@ -251,6 +253,17 @@ class Policy:
         self._features.clear()
         self.weights_changed()
 
+    def read(self, folder: str | Path) -> None:
+        """Replace the weights in place by those of a checkpoint of the same model."""
+        saved = load_model(str(folder), self.config.dtype, str(self.device))
+        self.load_state(saved.state_dict())
+
+    def write(self, folder: str | Path) -> None:
+        """Write the files of Hugging Face's layout into a folder that is there."""
+        self.model.save_pretrained(folder)
+        self.codec.tokenizer.save_pretrained(folder)
+        self._processor.save_pretrained(folder)
+
     def save(self, folder: str | Path) -> None:
         """Write a new folder in Hugging Face layout; it appears whole or not at all."""
         folder = Path(folder)
@@ -259,9 +272,7 @@ class Policy:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            self.model.save_pretrained(draft)
-            self.codec.tokenizer.save_pretrained(draft)
-            self._processor.save_pretrained(draft)
+            self.write(draft)
             draft.chmod(0o755)
             os.rename(draft, folder)
         finally:

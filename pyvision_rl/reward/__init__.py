@@ -1,6 +1,23 @@
-"""From a trajectory to its reward: rules for answers, the tool part, and a place for a judge."""
+"""From a trajectory to its reward: rules for answers, a judge where none decides, the tool part."""
 
-from pyvision_rl.reward.reward import Grader, RewardConfig, score, score_by, score_group
+from pyvision_rl.reward.reward import (
+    Grader,
+    RewardConfig,
+    RuleGrader,
+    score,
+    score_by,
+    score_group,
+    score_group_by,
+)
 from pyvision_rl.reward.rules import grade_answer
 
-__all__ = ["Grader", "RewardConfig", "grade_answer", "score", "score_by", "score_group"]
+__all__ = [
+    "Grader",
+    "RewardConfig",
+    "RuleGrader",
+    "grade_answer",
+    "score",
+    "score_by",
+    "score_group",
+    "score_group_by",
+]

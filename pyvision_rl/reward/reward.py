@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,8 +47,8 @@ class RuleGrader:
     rule: Rule = "auto"
 
     async def grade(self, task: Task, answer: str) -> float:
-        """Accuracy by the rules; never waits for anything but a hard formula."""
-        return grade_task(task, answer, self.rule)
+        """Accuracy by the rules, in a thread: a hard formula may take seconds."""
+        return await asyncio.to_thread(grade_task, task, answer, self.rule)
 
 
 def grade_task(task: Task, answer: str, rule: Rule = "auto") -> float:
@@ -78,6 +79,16 @@ async def score_by(grader: Grader, trajectory: Trajectory, config: RewardConfig)
     if trajectory.answer is None or trajectory.stop is StopReason.SANDBOX_LOST:
         return Reward(0.0, 0.0)
     return make_reward(trajectory, await grader.grade(trajectory.task, trajectory.answer), config)
+
+
+async def score_group_by(
+    grader: Grader, task: Task, trajectories: Sequence[Trajectory], config: RewardConfig
+) -> Group:
+    """The trajectories of one task with their rewards, judged at the same time by `grader`."""
+    rewards = await asyncio.gather(
+        *(score_by(grader, trajectory, config) for trajectory in trajectories)
+    )
+    return Group(task, tuple(trajectories), tuple(rewards))
 
 
 def make_reward(trajectory: Trajectory, accuracy: float, config: RewardConfig) -> Reward:

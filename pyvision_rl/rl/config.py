@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.policy import PolicyConfig
-from pyvision_rl.reward import RewardConfig
+from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rl.learner import LearnerConfig
 from pyvision_rl.rl.select import SelectConfig
 from pyvision_rl.rollout.agent import AgentConfig

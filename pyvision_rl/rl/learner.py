@@ -77,12 +77,12 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write the weights in Hugging Face layout and the optimizer's state beside them."""
-        self.policy.save_into(folder)
+        self.policy.write(folder)
         torch.save(self.optimizer.state_dict(), folder / OPTIMIZER_FILE)
 
     def load(self, folder: Path) -> None:
         """Go back to what `save` wrote."""
-        self.policy.load_weights(folder)
+        self.policy.read(folder)
         state = torch.load(folder / OPTIMIZER_FILE, map_location=self.policy.device)
         self.optimizer.load_state_dict(state)
 

@@ -30,7 +30,7 @@ def make_sample(trajectory: Trajectory, advantage: float) -> Sample:
 
 def make_samples(kept: Sequence[KeptGroup], *, normalize_std: bool = False) -> list[Sample]:
     """The samples of a selection; advantages come from the whole group, kept or not."""
-    samples = []
+    samples: list[Sample] = []
     for chosen in kept:
         advantages = group_advantages(chosen.group, normalize_std=normalize_std)
         samples += [

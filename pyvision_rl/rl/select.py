@@ -95,6 +95,7 @@ async def collect(
     `min_groups`.
     """
     drawn: list[Group] = []
+    selection = Selection((), (), Counter())
     for _ in range(config.max_rounds):
         drawn += await draw(config.oversample)
         selection = select(drawn, config)

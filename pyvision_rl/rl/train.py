@@ -12,7 +12,7 @@ from pathlib import Path
 from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.data.stream import TaskStream
 from pyvision_rl.model.policy import Policy
-from pyvision_rl.reward import score_group
+from pyvision_rl.reward.reward import score_group
 from pyvision_rl.rl.advantage import group_advantages
 from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.gate import gate_warning
@@ -87,6 +87,7 @@ class _Loop:
     def __init__(self, config: RLConfig, policy: Policy, stream: TaskStream) -> None:
         self.config = config
         self.stream = stream
+        self.gate_passed = False
         self.learner = Learner(policy, config.learner, config.agent.rollout.temperature)
 
     async def step(self, agent: Agent, run: RunFolder, step: int) -> dict[str, float]:
@@ -97,8 +98,6 @@ class _Loop:
             lambda count: self._draw(agent, step, self.stream.next(count)), config.select
         )
         metrics = {**rollout_metrics(selection), "time/rollout_s": clock.lap()}
-        if step == 1 and (warning := gate_warning(selection.drawn)):
-            logger.warning(warning)
         samples = make_samples(selection.kept, normalize_std=config.learner.normalize_std)
         metrics |= self.learner.update(samples, derive_seed(config.seed, "learner", step))
         metrics["time/update_s"] = clock.lap()
@@ -107,7 +106,11 @@ class _Loop:
         return metrics
 
     async def _draw(self, agent: Agent, step: int, tasks: Sequence[Task]) -> list[Group]:
-        return await run_together(self._play(agent, step, task) for task in tasks)
+        groups = await run_together(self._play(agent, step, task) for task in tasks)
+        if not self.gate_passed and (warning := gate_warning(groups)):
+            logger.warning(warning)
+        self.gate_passed = True
+        return groups
 
     async def _play(self, agent: Agent, step: int, task: Task) -> Group:
         seed = derive_seed(self.config.seed, "rollout", step, task.id)

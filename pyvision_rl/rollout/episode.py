@@ -7,9 +7,11 @@ interaction a stop reason.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol
 
 from PIL.Image import Image
 
@@ -20,7 +22,7 @@ from pyvision_rl.model.engine import Engine, SamplingParams, Session
 from pyvision_rl.rollout.parse import Action, parse_action
 from pyvision_rl.rollout.prompts import load_template, render_prompt
 from pyvision_rl.rollout.seeds import derive_seed
-from pyvision_rl.sandbox import CellResult, Runtime, SandboxPool
+from pyvision_rl.sandbox import CellResult
 from pyvision_rl.types import Completion, Context, Observation, StopReason, Task, Trajectory, Turn
 
 LOST_KINDS = frozenset({"sandbox_lost"})
@@ -63,13 +65,31 @@ class RolloutConfig:
             raise ConfigError(f"rollout.top_p: {self.top_p}, must be above 0 and at most 1")
 
 
+class ProgramRuntime(Protocol):
+    """Where one trajectory's programs run, with variables that live from turn to turn."""
+
+    async def run(self, code: str) -> CellResult:
+        """Run a program to its end or limit; never raises for what the program does."""
+        ...
+
+
+class RuntimePool(Protocol):
+    """Opens runtimes: a sandbox pool of this machine, or a client of one elsewhere."""
+
+    def runtime(
+        self, *, images: Sequence[Image], videos: Sequence[str | Path], seed: int
+    ) -> AbstractAsyncContextManager[ProgramRuntime]:
+        """A runtime in which the k-th image is `image_clue_k`, the k-th video `video_clue_k`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Agent:
     """A policy with hands: what an episode needs, shared by all episodes."""
 
     engine: Engine
     codec: ChatCodec
-    pool: SandboxPool
+    pool: RuntimePool
     config: RolloutConfig
 
     @cached_property
@@ -106,7 +126,7 @@ class _Episode:
     """The turns so far and the two partners of the conversation."""
 
     def __init__(
-        self, agent: Agent, opening: Opening, seed: int, session: Session, runtime: Runtime
+        self, agent: Agent, opening: Opening, seed: int, session: Session, runtime: ProgramRuntime
     ) -> None:
         self.agent = agent
         self.opening = opening

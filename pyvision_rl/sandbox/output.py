@@ -14,13 +14,6 @@ def clean_text(text: str) -> str:
     )
 
 
-def bound_text(text: str, max_chars: int) -> str:
-    """`text`, or its head and tail with a line between them that counts what was cut."""
-    bounded = BoundedText(max_chars)
-    bounded.write(text)
-    return bounded.text()
-
-
 class BoundedText:
     """Keeps the first and the last `max_chars // 2` characters written."""
 
@@ -50,6 +43,17 @@ class BoundedText:
             if self._tail_chars > 4 * self._half:
                 self._squeeze()
 
+    @property
+    def at_line_start(self) -> bool:
+        """Whether nothing was written, or a whole line."""
+        last = (self._tail or self._head or ["\n"])[-1]
+        return last.endswith("\n")
+
+    def skip(self, num_chars: int) -> None:
+        """Count `num_chars` as written and cut."""
+        self._total += num_chars
+        self._room = 0
+
     def _squeeze(self) -> None:
         tail = "".join(self._tail)[-self._half :]
         self._tail, self._tail_chars = [tail], len(tail)
@@ -57,9 +61,10 @@ class BoundedText:
     def text(self) -> str:
         """Head, the count of what was cut where something was, tail."""
         self._squeeze()
-        cut = self._total - (self._half - self._room) - self._tail_chars
+        head = "".join(self._head)
+        cut = self._total - len(head) - self._tail_chars
         middle = f"\n[... {cut} characters cut ...]\n" if cut else ""
-        return "".join(self._head) + middle + "".join(self._tail)
+        return head + middle + "".join(self._tail)
 
 
 class CapturedStream(io.TextIOBase):

@@ -280,6 +280,7 @@ class Runtime:
         if channel is None:
             raise ConnectionError
         refuse_unasked(channel)
+        self._thaw()
         loop = asyncio.get_running_loop()
         for buffer in wire.frame(request, blobs):
             await loop.sock_sendall(channel, buffer)
@@ -288,7 +289,20 @@ class Runtime:
         header, rest = await read_header(channel, max_header)
         reply = wire.decode_reply(header)
         wire.check_reply(reply, request.id, limits.max_figures, limits.max_figure_px)
-        return reply, await read_images(channel, reply.images, rest)
+        images = await read_images(channel, reply.images, rest)
+        self._freeze()
+        return reply, images
+
+    def _freeze(self) -> None:
+        """Stop the process until the next cell: threads that a cell left behind burn no one's
+        time.
+        """
+        if self._child is not None:
+            self._child.signal(signal.SIGSTOP)
+
+    def _thaw(self) -> None:
+        if self._child is not None:
+            self._child.signal(signal.SIGCONT)
 
     async def _explain_end(self) -> tuple[ResultKind, str]:
         """The channel is closed: why the process ended, by what its parent, the fork server, waited
@@ -301,7 +315,7 @@ class Runtime:
         if code is None:
             return "sandbox_lost", "RuntimeError: the sandbox was lost"
         if code == -signal.SIGKILL:
-            return "killed_memory", "MemoryError: the runtime was killed for lack of memory"
+            return "killed_memory", "MemoryError: the runtime was killed for its memory or files"
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return "dead", f"RuntimeError: the cell ended the interpreter ({how})"
 

@@ -31,7 +31,7 @@ from PIL import Image
 from pyvision_rl.sandbox import wire
 from pyvision_rl.sandbox.figures import FigureCapture
 from pyvision_rl.sandbox.limits import Limits
-from pyvision_rl.sandbox.output import BoundedText, CapturedStream, bound_text, clean_text
+from pyvision_rl.sandbox.output import BoundedText, CapturedStream, clean_text
 
 TIDY_AFTER_S = 0.01
 """A cell shorter than this leaves too little behind to be worth collecting."""
@@ -181,15 +181,17 @@ class Cells:
         exec(compile(code, name, "exec", dont_inherit=True), self._module.__dict__)
 
     def _collect(self, trace: str) -> str:
-        printed = self._text.text() + take_file(self._output, self._limits.max_text_chars)
+        text = self._text
+        take_file(self._output, text, self._limits.max_text_chars)
         if self._figures.num_dropped:
-            printed += (
+            text.write(
                 f"\n[{self._figures.num_dropped} more figures were shown: "
                 f"at most {self._limits.max_figures} per cell are returned]\n"
             )
-        if trace and printed and not printed.endswith("\n"):
-            printed += "\n"
-        return bound_text(clean_text(printed + trace), self._limits.max_text_chars)
+        if trace and not text.at_line_start:
+            text.write("\n")
+        text.write(trace)
+        return clean_text(text.text())
 
 
 def open_videos(descriptors: list[int]) -> dict[str, Any]:
@@ -222,22 +224,23 @@ def trim_traceback(error: BaseException, last_line: str | None = None) -> str:
     return "".join(lines).rstrip("\n")
 
 
-def take_file(descriptor: int, max_chars: int) -> str:
-    """What C code or `os.write` put behind descriptors 1 and 2, bounded; the file is emptied."""
+def take_file(descriptor: int, sink: BoundedText, max_chars: int) -> None:
+    """Move what C code or `os.write` put behind descriptors 1 and 2 into `sink`; empty the file."""
     try:
         size = os.fstat(descriptor).st_size
         if not size:
-            return ""
-        half = max_chars // 2
-        head = os.pread(descriptor, min(size, half), 0)
-        tail_bytes = min(half, size - len(head))
+            return
+        head = os.pread(descriptor, min(size, max_chars), 0)
+        tail_bytes = min(max_chars, size - len(head))
         tail = os.pread(descriptor, tail_bytes, size - tail_bytes)
         os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
     except OSError:
-        return ""
-    cut = size - len(head) - len(tail)
-    middle = f"\n[... {cut} bytes cut ...]\n".encode() if cut else b""
-    return (head + middle + tail).decode("utf-8", "replace")
+        return
+    sink.write(head.decode("utf-8", "replace"))
+    if cut := size - len(head) - len(tail):
+        sink.skip(cut)
+    sink.write(tail.decode("utf-8", "replace"))
 
 
 LIBC = ctypes.CDLL(None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
+from PIL.Image import Image
+
 from pyvision_rl.data.media import load_image
 from pyvision_rl.data.traces import Message, Trace
 from pyvision_rl.model.batch import Sample
@@ -27,7 +29,7 @@ def encode_trace(trace: Trace, codec: ChatCodec) -> Sample:
         system = messages.pop(0)[1].text
     token_ids: list[int] = []
     mask: list[int] = []
-    seen = []
+    seen: list[Image] = []
     for index, message in messages:
         if message.role == "assistant":
             spans = [(s.start, s.end) for s in trace.excluded if s.message == index]
@@ -67,7 +69,7 @@ def epoch_batches(
     rng = random.Random(derive_seed(seed, "sft", epoch))
     order = list(range(len(lengths)))
     rng.shuffle(order)
-    batches = []
+    batches: list[list[int]] = []
     for start in range(0, len(order), batch_size * _WINDOW):
         window = order[start : start + batch_size * _WINDOW]
         window.sort(key=lambda index: lengths[index])

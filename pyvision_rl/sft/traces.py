@@ -41,7 +41,7 @@ def _row(folder: Path, index: int, trace: TraceSource) -> dict[str, object]:
     trajectory = trace.trajectory
     images = [os.path.relpath(path, folder) for path in trajectory.task.images]
     conversations = [{"role": "user", "content": trajectory.prompt.text}]
-    excluded = []
+    excluded: list[list[int]] = []
     for number, turn in enumerate(trajectory.turns):
         spans = trace.hidden[number] if number < len(trace.hidden) else ()
         excluded += [[len(conversations), start, end] for start, end in spans]

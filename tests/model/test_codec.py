@@ -1,4 +1,5 @@
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,17 +26,19 @@ def template_ids(codec: ChatCodec, context: Context) -> list[int]:
     def parts(text: str) -> list[dict[str, object]]:
         pieces: list[dict[str, object]] = []
         for index, piece in enumerate(text.split("<image>")):
-            pieces += [{"type": "image"}] if index else []
+            if index:
+                pieces.append({"type": "image"})
             pieces.append({"type": "text", "text": piece})
         return pieces
 
-    messages = [{"role": "user", "content": parts(context.prompt.text)}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": parts(context.prompt.text)}]
     for turn in context.turns:
         messages.append({"role": "assistant", "content": turn.completion.text})
         if turn.observation:
             messages.append({"role": "user", "content": parts(turn.observation.text)})
-    text = codec.tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=messages[-1]["role"] == "user"
+    opened = messages[-1]["role"] == "user"
+    text = str(
+        codec.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened)
     )
     pieces = text.split("<|image_pad|>")
     for index in range(1, len(pieces)):
@@ -146,11 +149,11 @@ def test_fitted_images_are_whole_tokens_within_the_limits(size):
     assert width * height <= 200_000 or min(width, height) == 28
 
 
-def test_a_tokenizer_of_another_model_is_refused():
+def test_a_tokenizer_of_another_model_is_refused(monkeypatch):
     tokenizer = train_tokenizer(["text"], 300)
     tokenizer.name_or_path = "other"
     vocabulary = {t: i for t, i in tokenizer.get_vocab().items() if t != "<|image_pad|>"}
-    tokenizer.get_vocab = lambda: vocabulary
+    monkeypatch.setattr(tokenizer, "get_vocab", lambda: vocabulary)
     with pytest.raises(InputError, match=r"tokenizer other: no token <\|image_pad\|>"):
         ChatCodec(tokenizer, PixelLimits())
 

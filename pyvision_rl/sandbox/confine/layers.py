@@ -122,14 +122,18 @@ class Confinement:
 
     def overflows(self, slot: int) -> bool:
         """Whether a plain scratch folder holds more than a runtime may write."""
-        size, count = self._setup.scratch_mb << 20, 0
-        for folder, _, files in os.walk(self._scratch(slot)):
-            count += 1 + len(files)
-            for name in files[:MAX_SCRATCH_FILES]:
-                with contextlib.suppress(OSError):
-                    size -= os.lstat(os.path.join(folder, name)).st_blocks * 512
-            if size < 0 or count > MAX_SCRATCH_FILES:
-                return True
+        room, count = (self._setup.scratch_mb + 1) << 20, 0
+        folders = [str(self._scratch(slot))]
+        while folders:
+            # Entry by entry: a folder that a cell fills while it is listed may have no end.
+            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    count += 1
+                    room -= entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    if room < 0 or count > MAX_SCRATCH_FILES:
+                        return True
         return False
 
     def _scratch(self, slot: int) -> Path:
