@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import pytest
 from PIL import Image
 
-from pyvision_rl.sandbox import CellResult, Runtime, SandboxConfig, SandboxPool
+from pyvision_rl.sandbox import CellResult, Layer, Runtime, SandboxConfig, SandboxPool
 
 T = TypeVar("T")
 
@@ -19,14 +20,14 @@ T = TypeVar("T")
 class Sandbox:
     """A pool and its runtimes, called synchronously."""
 
-    def __init__(self, config: SandboxConfig) -> None:
+    def __init__(self, config: SandboxConfig, without: Sequence[Layer] = ()) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        self.pool = self.call(self._open(config))
+        self.pool = self.call(self._open(config, without))
 
-    async def _open(self, config: SandboxConfig) -> SandboxPool:
-        return await SandboxPool(config).__aenter__()
+    async def _open(self, config: SandboxConfig, without: Sequence[Layer]) -> SandboxPool:
+        return await SandboxPool(config, without).__aenter__()
 
     def call(self, coroutine: Coroutine[None, None, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout=120)
@@ -72,8 +73,13 @@ class SyncRuntime:
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """The default configuration with a short time limit."""
-    opened = Sandbox(SandboxConfig(timeout_s=2.0, grace_s=0.5))
+    """The default configuration with a short time limit.
+
+    The variable lets the suite run again with fewer layers (test_elsewhere.py).
+    """
+    named = os.environ.get("PYVISION_SANDBOX_WITHOUT", "").split()
+    without = [layer for layer in get_args(Layer) if layer in named]
+    opened = Sandbox(SandboxConfig(timeout_s=2.0, grace_s=0.5), without)
     yield opened
     opened.close()
 

@@ -1,0 +1,184 @@
+"""Who outlives whom, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from pyvision_rl.errors import SandboxError
+from pyvision_rl.sandbox import SandboxConfig, SandboxPool
+from tests.sandbox.conftest import Sandbox
+
+CONFIG = SandboxConfig(timeout_s=5.0)
+
+
+def descendants(since: set[int] | None = None) -> list[psutil.Process]:
+    """Processes below this one that were not among `since`, parents before children."""
+    found = psutil.Process().children(recursive=True)
+    return [child for child in found if child.pid not in (since or set())]
+
+
+def pids() -> set[int]:
+    return {child.pid for child in descendants()}
+
+
+def wait_until_gone(processes: list[int], seconds: float) -> list[int]:
+    """Those still alive after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (alive := [pid for pid in processes if is_running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return alive
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+PARENT = """
+import asyncio, psutil, sys
+from pyvision_rl.sandbox import SandboxConfig, SandboxPool
+
+async def main():
+    async with SandboxPool(SandboxConfig()) as pool:
+        runtimes = [pool.runtime() for _ in range(4)]
+        for runtime in runtimes[1:]:
+            await runtime.run("x = 1")
+        busy = asyncio.create_task(runtimes[0].run("import time; time.sleep(60)"))
+        await asyncio.sleep(0.3)
+        print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
+        await busy
+
+asyncio.run(main())
+"""
+
+
+def test_when_the_parent_is_killed_everything_goes(tmp_path: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert parent.stdout is not None
+    processes = [int(word) for word in parent.stdout.readline().split()]
+    assert len(processes) == 6  # keeper, fork server, four runtimes
+    parent.kill()
+    parent.wait()
+    assert wait_until_gone(processes, 1.0) == []
+    time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_fork_server_is_replaced_and_its_trajectories_are_lost() -> None:
+    async def scenario() -> None:
+        before = pids()
+        async with SandboxPool(CONFIG) as pool:
+            _, server = descendants(since=before)
+            runtime, waiting = pool.runtime(), pool.runtime()
+            assert (await runtime.run("x = 1")).kind == "ok"
+            slow = asyncio.create_task(waiting.run("import time; time.sleep(5)"))
+            await asyncio.sleep(0.3)
+            server.kill()
+            assert (await slow).kind == "sandbox_lost"
+            assert (await runtime.run("print(x)")).kind == "sandbox_lost"
+            assert not runtime.alive
+            fresh = await pool.runtime().run("print('again')")
+            assert (fresh.kind, fresh.text) == ("ok", "again\n")
+
+    asyncio.run(scenario())
+
+
+def test_a_killed_runtime_process_is_reported(sandbox: Sandbox) -> None:
+    before = pids()
+    runtime = sandbox.runtime()
+    runtime.run("x = 1")
+    (process,) = descendants(since=before)
+    process.send_signal(signal.SIGKILL)
+    wait_until_gone([process.pid], 2.0)
+    assert runtime.run("print(x)").kind == "killed_memory"
+    assert not runtime.alive
+    runtime.close()
+
+
+def test_a_cancelled_cell_takes_its_runtime_with_it() -> None:
+    async def scenario() -> None:
+        async with SandboxPool(CONFIG) as pool:
+            runtime = pool.runtime()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await runtime.run("import time; time.sleep(4)")
+            assert not runtime.alive
+            assert (await pool.runtime().run("print(1)")).text == "1\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_pool_refuses() -> None:
+    async def scenario() -> None:
+        pool = SandboxPool(CONFIG)
+        async with pool:
+            runtime = pool.runtime()
+            await runtime.run("x = 1")
+        assert not runtime.alive
+        assert (await runtime.run("x")).kind == "dead"
+        assert (await pool.runtime().run("x")).kind == "sandbox_lost"
+        with pytest.raises(SandboxError, match="closed"):
+            await pool.server()
+
+    asyncio.run(scenario())
+
+
+def churn(num_runtimes: int) -> None:
+    async def scenario() -> None:
+        others = pids()
+        async with SandboxPool(SandboxConfig(max_running=4)) as pool:
+
+            async def one() -> None:
+                async with pool.runtime(images=[Image.new("RGB", (8, 8))]) as runtime:
+                    assert (await runtime.run("print(image_clue_0.size)")).text == "(8, 8)\n"
+
+            await one()
+            process, (_, server) = psutil.Process(), descendants(since=others)
+            before = (process.num_fds(), server.num_fds(), pids())
+            for _ in range(num_runtimes // 20):
+                await asyncio.gather(*[one() for _ in range(20)])
+            assert (process.num_fds(), server.num_fds(), pids()) == before
+
+    before_all = pids()
+    folders = set(Path(tempfile.gettempdir()).glob("pyvision-sandbox-*"))
+    asyncio.run(scenario())
+    assert set(Path(tempfile.gettempdir()).glob("pyvision-sandbox-*")) <= folders
+    assert pids() == before_all
+
+
+def test_nothing_leaks_over_many_runtimes() -> None:
+    churn(100)
+
+
+@pytest.mark.slow
+def test_nothing_leaks_over_ten_thousand_runtimes() -> None:
+    churn(10_000)
+
+
+def test_many_runtimes_share_few_slots() -> None:
+    async def scenario() -> None:
+        async with SandboxPool(SandboxConfig(max_running=2)) as pool:
+            runtimes = [pool.runtime(seed=k) for k in range(64)]
+            code = "import time; t = time.monotonic(); time.sleep(0.01); print(t, time.monotonic())"
+            results = await asyncio.gather(*[runtime.run(code) for runtime in runtimes])
+            spans = [tuple(map(float, result.text.split())) for result in results]
+            for start, _ in spans:
+                assert sum(a <= start < b for a, b in spans) <= 2
+
+    asyncio.run(scenario())
