@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/stamp
 RUNS ?= runs
-export OMP_NUM_THREADS ?= 1
+
+# Tests run beside each other; threads inside them would only fight for the same cores.
+test test-slow: export OMP_NUM_THREADS = 1
 
 .PHONY: help quickstart quickstart-short test test-slow lint format types imports wheel bench clean
 
