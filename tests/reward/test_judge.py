@@ -1,0 +1,236 @@
+"""The judge against a real local server: retries, cache, budget, and failing loudly."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyvision_rl.errors import ConfigError, PyVisionError
+from pyvision_rl.reward.judge import Judge, JudgeConfig, needs_judge
+from pyvision_rl.types import Task
+
+TASK = Task("t", "What is the dog doing?", "It is running in the park")
+
+Reply = tuple[int, object]
+
+
+@dataclass
+class Server:
+    """An OpenAI-compatible server that says what `reply` returns for the n-th request."""
+
+    url: str = ""
+    reply: Callable[[int], Reply] = lambda _: verdict("1")
+    delay_s: float = 0.0
+    bodies: list[dict[str, object]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    in_flight: int = 0
+    max_in_flight: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def verdict(content: object) -> Reply:
+    usage = {"prompt_tokens": 100, "completion_tokens": 2}
+    return 200, {"choices": [{"message": {"content": content}}], "usage": usage}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with state.lock:
+                state.bodies.append(body)
+                state.keys.append(self.headers["Authorization"])
+                number = len(state.bodies)
+                state.in_flight += 1
+                state.max_in_flight = max(state.max_in_flight, state.in_flight)
+            time.sleep(state.delay_s)
+            status, value = state.reply(number)
+            text = value if isinstance(value, str) else json.dumps(value)
+            with state.lock:
+                state.in_flight -= 1
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
+    yield state
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+def config(server: Server, **changes: Any) -> JudgeConfig:
+    return replace(JudgeConfig(model="m", base_url=server.url, backoff_s=0.001), **changes)
+
+
+def grade(judge: JudgeConfig, *answers: str, task: Task = TASK) -> tuple[list[float], Judge]:
+    async def ask() -> tuple[list[float], Judge]:
+        async with Judge(judge) as grader:
+            return list(await asyncio.gather(*(grader.grade(task, a) for a in answers))), grader
+
+    return asyncio.run(ask())
+
+
+def test_the_model_decides_where_rules_do_not(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    prices = {"usd_per_million_input": 10.0, "usd_per_million_output": 100.0}
+    graded, judge = grade(config(server, api_key_env="MY_KEY", **prices), "running {gold} outside")
+    assert graded == [1.0]
+    (body,) = server.bodies
+    assert (body["model"], body["temperature"]) == ("m", 0)
+    prompt = str(body["messages"])
+    for text in (TASK.question, TASK.answer, "running {gold} outside"):
+        assert text in prompt
+    assert server.keys == ["Bearer secret"]
+    assert (judge.stats.num_input_tokens, judge.stats.num_output_tokens) == (100, 2)
+    assert judge.stats.usd(judge.config) == pytest.approx(0.0012)
+
+
+def test_rules_go_first(server: Server) -> None:
+    assert grade(config(server), "it is running in the park.", "", "x" * 1000)[0] == [1, 0, 0]
+    for gold, answer in (("5", "six"), ("B", "C"), ("Yes", "No"), ("\\pi", "2\\pi")):
+        assert grade(config(server), answer, task=Task("t", "?", gold))[0] == [0]
+    assert server.bodies == []
+
+
+def test_what_needs_a_judge() -> None:
+    assert needs_judge(TASK, "running")
+    assert not needs_judge(TASK, "...")
+    assert not needs_judge(TASK, "x" * 1000)
+    assert not needs_judge(Task("t", "(A) a cat (B) a dog", "a dog"), "hound")
+
+
+@pytest.mark.parametrize(("content", "right"), [("1", 1), ("0", 0), (" 1.\n", 1), ("**0**", 0)])
+def test_verdicts(server: Server, content: str, right: float) -> None:
+    server.reply = lambda _: verdict(content)
+    assert grade(config(server), "running")[0] == [right]
+    server.reply = lambda _: verdict(f"<think>0 or 1?</think>\n{content}")
+    assert grade(config(server), "running")[0] == [right]
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (verdict("yes"), "reply 'yes'; must be 1 or 0"),
+        (verdict("10"), "reply '10'; must be 1 or 0"),
+        (verdict(None), "reply 'None'; must be 1 or 0"),
+        ((200, {}), "must be 1 or 0"),
+        ((200, "hello"), "reply is no json object: hello"),
+        ((200, [1]), "reply is no json object"),
+        ((401, "bad key"), "status 401 bad key"),
+        ((404, "no such model"), "status 404 no such model"),
+    ],
+)
+def test_other_replies_are_errors_at_once(server: Server, reply: Reply, message: str) -> None:
+    server.reply = lambda _: reply
+    with pytest.raises(PyVisionError, match=message):
+        grade(config(server), "running")
+    assert len(server.bodies) == 1
+
+
+def test_passing_failures_are_tried_again(server: Server) -> None:
+    server.reply = lambda number: verdict("1") if number == 4 else (503, "busy")
+    assert grade(config(server), "running")[0] == [1]
+    assert len(server.bodies) == 4
+
+
+def test_a_server_that_stays_down_fails_the_step(server: Server) -> None:
+    server.reply = lambda _: (503, "busy")
+    with pytest.raises(PyVisionError, match="gave up after 3 attempts: status 503 busy"):
+        grade(config(server, max_retries=2), "running")
+    assert len(server.bodies) == 3
+    nowhere = config(server, base_url="http://127.0.0.1:9/v1", max_retries=1)
+    with pytest.raises(PyVisionError, match="gave up after 2 attempts: ConnectError"):
+        grade(nowhere, "running")
+
+
+def test_a_server_that_hangs_is_timed_out(server: Server) -> None:
+    server.delay_s = 0.5
+    with pytest.raises(PyVisionError, match="gave up after 1 attempts: ReadTimeout"):
+        grade(config(server, max_retries=0, timeout_s=0.05), "running")
+
+
+def test_requests_run_at_the_same_time_up_to_the_limit(server: Server) -> None:
+    server.delay_s = 0.05
+    graded, _ = grade(config(server, max_in_flight=4), *(f"running {n}" for n in range(12)))
+    assert graded == [1.0] * 12
+    assert 2 <= server.max_in_flight <= 4
+
+
+def test_equal_questions_are_asked_once(server: Server, tmp_path: Path) -> None:
+    kept = config(server, cache=str(tmp_path / "new" / "verdicts.sqlite"))
+    _, judge = grade(kept, *["running"] * 8)
+    assert (len(server.bodies), judge.stats.num_asked, judge.stats.num_cached) == (1, 8, 7)
+    server.reply = lambda _: verdict("0")
+    assert grade(kept, "running", "resting")[0] == [1, 0]
+    assert len(server.bodies) == 2
+    assert grade(config(server, cache=kept.cache, model="other"), "running")[0] == [0]
+
+
+def test_failures_are_not_cached(server: Server, tmp_path: Path) -> None:
+    kept = config(server, cache=str(tmp_path / "verdicts.sqlite"))
+    server.reply = lambda _: verdict("perhaps")
+    with pytest.raises(PyVisionError, match="perhaps"):
+        grade(kept, "running")
+    server.reply = lambda _: verdict("1")
+    assert grade(kept, "running")[0] == [1]
+
+
+def test_the_budget_is_kept(server: Server) -> None:
+    with pytest.raises(PyVisionError, match="the budget of 2 requests is spent"):
+        grade(config(server, max_requests=2, max_in_flight=1), *(f"running {n}" for n in range(3)))
+    assert len(server.bodies) == 2
+
+
+def test_own_prompt(server: Server, tmp_path: Path) -> None:
+    prompt = tmp_path / "judge.txt"
+    prompt.write_text("{question}|{gold}|{answer}|{other}")
+    grade(config(server, prompt=str(prompt)), "running {question}")
+    expected = f"{TASK.question}|{TASK.answer}|running {{question}}|{{other}}"
+    assert server.bodies[0]["messages"] == [{"role": "user", "content": expected}]
+    prompt.write_text("{question} {answer}")
+    with pytest.raises(ConfigError, match=r"lacks the placeholder \{gold\}"):
+        Judge(config(server, prompt=str(prompt)))
+    with pytest.raises(ConfigError, match=r"none.txt cannot be read"):
+        Judge(config(server, prompt=str(tmp_path / "none.txt")))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": ""},
+        {"base_url": "host"},
+        {"max_in_flight": 0},
+        {"timeout_s": 0},
+        {"backoff_s": -1},
+    ],
+)
+def test_bad_configurations(server: Server, changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="judge: "):
+        config(server, **changes)
+
+
+def test_a_cache_that_is_no_database(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "verdicts.sqlite"
+    file.write_text("not a database, but long enough to look like a file with something in it" * 9)
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Judge(config(server, cache=str(file)))
