@@ -208,7 +208,7 @@ class _Quickstart:
             "stages": stages,
             "direct": self.reports[DIRECT][GREEDY].as_dict(),
             "chance": 1 / len(answers),
-            "oracle": oracle.as_dict(),
+            "oracle": oracle.overall.accuracy,
             "seconds": {**self.seconds, "total": total},
             "seed": self.config.seed,
         }
