@@ -15,7 +15,7 @@ from typing import Literal
 from pyvision_rl.reward import symbolic
 from pyvision_rl.reward.text import FOLDED, Quantity, clean, plain, quantity
 
-Rule = Literal["auto", "choice", "number", "text", "math", "mra"]
+Rule = Literal["auto", "choice", "number", "text", "math", "mra", "set"]
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 MAX_ANSWER_CHARS = 1000
@@ -39,6 +39,9 @@ PROSE = re.compile(
 )
 DIGIT_CODE = re.compile(r"[0-9]+(?:\s*[-:.][0-9\s]+)+")
 """Times, dates, ranges and ratios: `2019-05-06` is no subtraction."""
+NUMBER_LIST = re.compile(
+    r"[\[({]?\s*[0-9]{1,9}(?:(?:\s*[,;]\s*|\s+|\s*and\s*)[0-9]{1,9})*\s*[\])}]?"
+)
 UNITS = re.compile(r"\\(?:mathrm|text)\b|\\degree|\\circ|°|%")
 MRA_THRESHOLDS = (*(0.5 + step * ((0.95 - 0.5) / 9) for step in range(9)), 0.95)
 """As numpy's linspace(0.5, 0.95, 10) rounds them, on which the official scores depend."""
@@ -54,14 +57,15 @@ def grade_answer(
     * number: equal value; a gold with decimals is a rounded one; equal units where both have one
     * text: equal but for case, spacing, quotes and an article
     * math: number or text, else math-verify finds the expressions equal
-    * mra: mean relative accuracy of VSI-Bench, the only rule with values between 0 and 1
+    * mra: mean relative accuracy of VSI-Bench, with values between 0 and 1
+    * set: intersection over union of two sets of whole numbers (TIR-Bench), likewise
     """
     if not answer.strip() or len(answer) >= MAX_ANSWER_CHARS:
         return 0.0
     if rule == "auto":
         rule = route(gold, options)
-    if rule == "mra":
-        return mean_relative_accuracy(answer, gold)
+    if rule in ("mra", "set"):
+        return (mean_relative_accuracy if rule == "mra" else set_overlap)(answer, gold)
     graders = {"choice": _choice, "number": _number, "text": _text, "math": _math}
     return float(graders[rule](answer, gold, options))
 
@@ -69,7 +73,8 @@ def grade_answer(
 def route(gold: str, options: Mapping[str, str] = NO_OPTIONS, source: str = "") -> Rule:
     """The rule for a gold answer: by its source where that is known, else by what it looks like.
 
-    Sources that end in `_rule_verifiable` and numbers of VSI sets are graded by "mra".
+    Sources that end in `_rule_verifiable` and numbers of VSI sets are graded by "mra"; number
+    lists of TIR-Bench by "set".
     """
     source = source.casefold()
     is_number = quantity(gold) is not None
@@ -77,6 +82,8 @@ def route(gold: str, options: Mapping[str, str] = NO_OPTIONS, source: str = "") 
         return "mra"
     if is_number and source.endswith("_rule_verifiable"):
         return "mra"
+    if source.startswith("tir") and len(_number_set(gold)) > 1:
+        return "set"
     if _gold_letter(gold, options):
         return "choice"
     if is_number:
@@ -147,7 +154,8 @@ def _fits(letter: str, text: str, options: Mapping[str, str]) -> bool:
 
 
 def _names_no_other(letter: str, text: str, options: Mapping[str, str]) -> bool:
-    return not re.search(r"\b[A-J]\b[^']|\b[A-J]$|\bor\b", text)
+    # "I" may be the writer.
+    return not re.search(r"\b[A-HJ]\b|\bor\b", text)
 
 
 def _text(answer: str, gold: str, options: Mapping[str, str]) -> bool:
@@ -223,3 +231,19 @@ def mean_relative_accuracy(answer: str, gold: str) -> float:
     if error > 1:
         return 0.0
     return sum(float(error) <= 1 - threshold for threshold in MRA_THRESHOLDS) / 10
+
+
+def set_overlap(answer: str, gold: str) -> float:
+    """Intersection over union of the whole numbers that answer and gold list, in any order.
+
+    A text with anything but numbers between separators and brackets lists none.
+    """
+    right, given = _number_set(gold), _number_set(answer)
+    return len(right & given) / len(right | given) if right and given else 0.0
+
+
+def _number_set(text: str) -> frozenset[int]:
+    text = clean(text)
+    if not NUMBER_LIST.fullmatch(text):
+        return frozenset()
+    return frozenset(int(number) for number in re.findall(r"[0-9]+", text))

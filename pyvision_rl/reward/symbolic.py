@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from pyvision_rl.errors import PyVisionError
+
+logger = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("symbolic_worker.py")
 WALL_LIMIT_S = 60
@@ -39,11 +43,15 @@ class SymbolicWorker:
         """
         request = json.dumps([gold, answer]).encode() + b"\n"
         with self._lock:
-            process = self._running()
-            verdict = _ask(process, request)
-            if verdict is None:
-                self._stop()
-            return bool(verdict)
+            # A worker that something else ended, the system's memory killer say, gets a second try.
+            for _ in range(2):
+                verdict = _ask(self._running(), request)
+                if verdict is not None:
+                    return verdict
+                if self._stop() == -signal.SIGXCPU:
+                    break
+        logger.info("took too much to compare, so not equal: %s and %s", gold, answer)
+        return False
 
     def close(self) -> None:
         """End the worker process, if one runs; the next question starts another."""
@@ -56,8 +64,13 @@ class SymbolicWorker:
             return self._process
         command = [sys.executable, "-P", str(WORKER)]
         with tempfile.TemporaryFile() as errors:
+            # In a session of its own a Ctrl-C meant for the run does not end it mid-verdict.
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
             )
             if _ask(process, b"") is not True:
                 process.kill()
@@ -69,11 +82,14 @@ class SymbolicWorker:
         self._process, self._owner = process, os.getpid()
         return process
 
-    def _stop(self) -> None:
+    def _stop(self) -> int:
+        """End the worker; returns its exit status, or minus the signal that had ended it."""
         process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
-            process.kill()
-            process.communicate()
+        if process is None or self._owner != os.getpid():
+            return 0
+        process.kill()
+        process.communicate()
+        return process.returncode
 
 
 def _ask(process: subprocess.Popen[bytes], request: bytes) -> bool | None:

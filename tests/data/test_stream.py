@@ -1,13 +1,18 @@
 """Streams: every task once an epoch, the mixture's shares in every batch, exact resumption."""
 
 import json
+import resource
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from pyvision_rl.data.media import load_image
+from pyvision_rl.data.readers import read_tasks
+from pyvision_rl.data.rows import write_rows
 from pyvision_rl.data.stream import TaskSet, TaskStream
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.types import Task
@@ -100,6 +105,23 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         path.write_text(json.dumps(broken))
         with pytest.raises(InputError, match=r"not a saved stream|must be a count for each set"):
             stream.load(tmp_path)
+
+
+def test_memory_is_flat_over_a_long_run(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (1000, 1000), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = [{"id": n, "question": "?", "answer": "!", "image_path": f"{n}.png"} for n in range(4)]
+    write_rows(tmp_path / "tasks.json", rows)
+    stream = TaskStream(read_tasks(tmp_path / "tasks.json"), seed=0)
+
+    def look(count: int) -> int:
+        for task in stream.next(count):
+            load_image(task.images[0])
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before_kb = look(20)
+    # Each of these images takes 3 MB while it is held.
+    assert look(60) - before_kb < 20_000
 
 
 def test_nothing_to_draw() -> None:

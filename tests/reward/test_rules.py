@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyvision_rl.reward.reward import RIGHT_FROM
 from pyvision_rl.reward.rules import grade_answer, mean_relative_accuracy, route
 from pyvision_rl.reward.text import clean, parse_options
 
@@ -50,7 +51,9 @@ LENGTHS = {"A": "$20 \\mathrm{~cm}$", "B": "4.5", "C": "$2 \\sqrt{3}$", "D": "14
         ("B. 14", "D", LENGTHS, 0),
         ("C", "C", {}, 1),
         ("C. because it is red", "C", {}, 1),
+        ("C. I see a cat", "C", {}, 1),
         ("C. or D.", "C", {}, 0),
+        ("C. D", "C", {}, 0),
         ("C: D", "C", {}, 0),
         ("A B C D", "C", {}, 0),
         ("D", "D", YES_NO, 1),
@@ -207,6 +210,26 @@ def test_mra_of_odd_answers() -> None:
     assert mean_relative_accuracy("10 or 11", "10") == 0
 
 
+@pytest.mark.parametrize(
+    ("answer", "overlap"),
+    [
+        ("[1, 4, 7]", 1),
+        ("7, 4 and 1", 1),
+        ("{1 4 7}", 1),
+        ("[1, 4]", 2 / 3),
+        ("[1, 4, 9]", 2 / 4),
+        ("1", 1 / 3),
+        ("[2, 3]", 0),
+        ("1 to 9", 0),
+        ("", 0),
+        (", ".join(map(str, range(1, 31))), 3 / 30),
+    ],
+)
+def test_sets_of_numbers_by_overlap(answer: str, overlap: float) -> None:
+    assert route("[1, 4, 7]", source="tir-bench") == "set"
+    assert grade_answer(answer, "[1, 4, 7]", "set") == overlap
+
+
 def test_rule_goes_by_source() -> None:
     assert route("5", source="vsi_numerical") == "mra"
     assert route("5", source="VSI-Bench") == "mra"
@@ -295,11 +318,12 @@ def test_hostile_answers_score_nothing(answer: str) -> None:
     for gold in ("5", "0.25", "x = 2", "White", "No", "\\frac{1}{3}", "(1,2)"):
         assert grade_answer(answer, gold) == 0
         assert grade_answer(answer, gold, "mra") == 0
+        assert grade_answer(answer, gold, "set") < RIGHT_FROM
 
 
 @given(st.text(), st.text(), st.dictionaries(st.sampled_from("ABCD"), st.text()))
 def test_any_text_gets_a_grade(answer: str, gold: str, options: dict[str, str]) -> None:
-    for rule in ("choice", "number", "text", "mra"):
+    for rule in ("choice", "number", "text", "mra", "set"):
         assert 0 <= grade_answer(answer, gold, rule, options) <= 1
 
 

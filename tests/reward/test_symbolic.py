@@ -1,6 +1,7 @@
 """The worker process: any thread may ask, and nothing asked can stop it for good."""
 
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def test_a_forked_child_starts_its_own() -> None:
         os._exit(0 if worker.is_equal("3\\pi", "\\pi + 2\\pi") else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert not worker.is_equal("2\\pi", "\\pi")
+    worker.close()
+
+
+def test_a_worker_killed_from_outside_costs_no_verdict() -> None:
+    worker = SymbolicWorker()
+    assert worker.is_equal("2\\pi", "\\pi + \\pi")
+    process = worker._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert worker.is_equal("3\\pi", "\\pi + 2\\pi")
     worker.close()
 
 
