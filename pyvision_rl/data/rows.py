@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -97,9 +98,23 @@ class Row:
             raise InputError(str(self.problems[0]))
 
 
+class _Shown(reprlib.Repr):
+    """Shortens before it formats: a value may be an image of megabytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = SHOWN_CHARS
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return f"<{len(value)} bytes>"
+
+
+_shown = _Shown()
+
+
 def shown(value: object) -> str:
     """A value as an error message shows it: quoted, on one line, shortened."""
-    text = repr(value)
+    text = _shown.repr(value)
     return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
 
 

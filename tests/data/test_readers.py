@@ -128,6 +128,14 @@ def test_json_jsonl_and_parquet_give_the_same_tasks(folder: Path) -> None:
     assert read_tasks(table) == expected
 
 
+def test_images_as_bytes_are_refused_without_showing_them(folder: Path) -> None:
+    table = folder / "tasks.parquet"
+    image = {"bytes": b"x" * 100_000, "path": None}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([plain(image_path=image)]), table)
+    expected = "'bytes': <100000 bytes>, 'path': None}: must be a path or a list of paths"
+    assert expected in error_of(table)
+
+
 def test_image_root_and_limit(folder: Path) -> None:
     rows = [plain(id=index, image_path="a.png") for index in range(5)]
     rows[3]["image_path"] = "missing.png"
