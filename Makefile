@@ -23,9 +23,10 @@ $(STAMP): constraints.txt pyproject.toml
 quickstart: $(STAMP)  ## SFT, RL and evaluation of the embedded default
 	$(BIN)/pyvision-rl quickstart --out $(RUNS)/quickstart
 
-quickstart-short: $(STAMP)  ## the same in two RL steps, its summary checked
+quickstart-short: $(STAMP)  ## the same in two RL steps on few items, its summary checked
 	rm -rf $(RUNS)/quickstart-short
-	$(BIN)/pyvision-rl quickstart --out $(RUNS)/quickstart-short --rl.num_steps 2
+	$(BIN)/pyvision-rl quickstart --out $(RUNS)/quickstart-short \
+	  --rl.num_steps 2 --needle.num_train 96 --needle.num_test 30
 	$(BIN)/python scripts/check_summary.py $(RUNS)/quickstart-short/summary.json
 
 test: $(STAMP)  ## everything that is not marked slow or gpu

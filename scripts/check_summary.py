@@ -12,6 +12,7 @@ MODES = ("greedy", "sampled")
 KINDS = ("easy", "one_look", "two_looks")
 SECONDS = ("sft", "rl", "eval", "total")
 SHARES = ("accuracy", "zero_call_share")
+ROUNDING = 1e-9
 COUNTS = ("tool_calls_mean", "visual_tokens_mean", "num_tasks")
 
 
@@ -38,7 +39,7 @@ def _figures(summary: Mapping[str, object], place: str) -> Iterator[str]:
     interval, accuracy = _at(summary, f"{place}.accuracy_ci95"), _at(summary, f"{place}.accuracy")
     match interval, accuracy:
         case [float() | int() as low, float() | int() as high], float() | int():
-            if not low <= accuracy <= high:
+            if not low - ROUNDING <= accuracy <= high + ROUNDING:
                 yield f"{place}: accuracy {accuracy} is outside its interval {interval}"
         case _:
             yield f"{place}.accuracy_ci95: {interval!r} is not [low, high]"
