@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -94,8 +95,10 @@ class _Loop:
         """Oversample, filter, rank; update; record. Returns the step's metrics."""
         config = self.config
         clock = _Clock(time.perf_counter())
+        rounds = itertools.count()
         selection = await collect(
-            lambda count: self._draw(agent, step, self.stream.next(count)), config.select
+            lambda count: self._draw(agent, (step, next(rounds)), self.stream.next(count)),
+            config.select,
         )
         metrics = {**rollout_metrics(selection), "time/rollout_s": clock.lap()}
         samples = make_samples(selection.kept, normalize_std=config.learner.normalize_std)
@@ -105,15 +108,21 @@ class _Loop:
         metrics["time/record_s"] = clock.lap()
         return metrics
 
-    async def _draw(self, agent: Agent, step: int, tasks: Sequence[Task]) -> list[Group]:
-        groups = await run_together(self._play(agent, step, task) for task in tasks)
+    async def _draw(
+        self, agent: Agent, place: tuple[int, int], tasks: Sequence[Task]
+    ) -> list[Group]:
+        """Play a round of tasks; seeds come from step, round and position, not from task ids:
+        a small data set may give the same task twice."""
+        groups = await run_together(
+            self._play(agent, derive_seed(self.config.seed, "rollout", *place, index), task)
+            for index, task in enumerate(tasks)
+        )
         if not self.gate_passed and (warning := gate_warning(groups)):
             logger.warning(warning)
         self.gate_passed = True
         return groups
 
-    async def _play(self, agent: Agent, step: int, task: Task) -> Group:
-        seed = derive_seed(self.config.seed, "rollout", step, task.id)
+    async def _play(self, agent: Agent, seed: int, task: Task) -> Group:
         trajectories = await run_group(agent, task, self.config.group_size, seed)
         return await asyncio.to_thread(score_group, task, trajectories, self.config.reward)
 
