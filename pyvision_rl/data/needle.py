@@ -13,6 +13,7 @@ look, and what it writes in the cold-start traces.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -42,13 +43,13 @@ MAX_ITEMS = 2**20
 
 _SPLIT_INDEX: dict[Split, int] = {"train": 0, "test": 1, "base": 2}
 _DIGITS = "0123456789"
-# Which kinds of tags an image has: at least one of each, so that any kind may be asked.
-_TAG_KINDS: tuple[tuple[Kind, ...], ...] = (
+TAG_KINDS: tuple[tuple[Kind, ...], ...] = (
     ("easy", "one_look", "one_look", "two_looks"),
     ("easy", "one_look", "two_looks", "two_looks"),
     ("easy", "easy", "one_look", "two_looks"),
     ("easy", "one_look", "one_look", "two_looks", "two_looks"),
 )
+"""Sets of tags an item's image may have: each holds every kind, so that any may be asked."""
 _NUM_CLUTTER = 5
 
 
@@ -128,7 +129,7 @@ def item_seed(split: Split, dataset_seed: int, index: int) -> int:
 def make_item(seed: int, kind: Kind) -> NeedleItem:
     """The item of this seed and kind; the image and its tags depend on the seed alone."""
     rng = Random(seed)
-    image, tags = _make_scene(rng)
+    image, tags = make_scene(rng)
     asked = rng.choice([tag for tag in tags if tag.kind == kind])
     looks = [Look(asked.colour, asked.row, asked.column)]
     if asked.points_to is not None:
@@ -143,9 +144,15 @@ def question_about(colour: str) -> str:
     return f"Which digit is on the {colour} tag?"
 
 
-def _make_scene(rng: Random) -> tuple[Pixels, tuple[Tag, ...]]:
+def make_scene(
+    rng: Random, tag_kinds: Sequence[tuple[Kind, ...]] = TAG_KINDS
+) -> tuple[Pixels, tuple[Tag, ...]]:
+    """An image and its tags, of one of the given sets of kinds (8 tags at most).
+
+    A set that holds two_looks needs a one_look for its letters to point to.
+    """
     image = new_canvas(rng)
-    kinds = rng.choice(_TAG_KINDS)
+    kinds = rng.choice(tag_kinds)
     cells = rng.sample(range(GRID * GRID), len(kinds) + _NUM_CLUTTER)
     for cell in cells[len(kinds) :]:
         paint_clutter(cell_of(image, *divmod(cell, GRID)), rng)

@@ -31,16 +31,25 @@ from scripts.tiny_base.vision import VisionConfig, train_vision
 log = logging.getLogger(__name__)
 
 
-def make_base(out: Path, vision: VisionConfig, language: LanguageConfig) -> None:
-    """Train tokenizer, vision tower and text model, and write the folder."""
+def make_base(
+    out: Path, vision: VisionConfig, language: LanguageConfig, tower: Path | None = None
+) -> None:
+    """Train tokenizer, vision tower and text model, and write the folder.
+
+    With `tower`, the folder of an earlier or interrupted run, its vision tower is taken as it is.
+    """
     started = time.process_time()
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(tokenizer_corpus(), VOCAB_SIZE)
     torch.manual_seed(vision.seed)
     model = Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer))
-    train_vision(model.model.visual, vision)
-    normalize_features(model.model.visual)
-    save_base(out, model, tokenizer)
+    if tower is None:
+        train_vision(model.model.visual, vision)
+        normalize_features(model.model.visual)
+        save_base(out, model, tokenizer)
+    else:
+        trained = Qwen2_5_VLForConditionalGeneration.from_pretrained(tower)
+        model.model.visual.load_state_dict(trained.model.visual.state_dict())
     model.model.visual.requires_grad_(False)
     train_language(model, tokenizer, language)
     save_base(out, model, tokenizer)
@@ -74,6 +83,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vision-steps", type=int, default=VisionConfig.num_steps)
     parser.add_argument("--language-steps", type=int, default=LanguageConfig.num_steps)
+    parser.add_argument("--tower", type=Path, help="folder to take the vision tower from")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -82,6 +92,7 @@ def main() -> None:
         arguments.out,
         VisionConfig(num_steps=arguments.vision_steps, seed=arguments.seed),
         LanguageConfig(num_steps=arguments.language_steps, seed=arguments.seed),
+        arguments.tower,
     )
 
 

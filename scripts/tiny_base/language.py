@@ -19,7 +19,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel as VisionTower,
 )
 
-from pyvision_rl.data.needle import KINDS, item_seed, make_item
+from pyvision_rl.data.needle import TAG_KINDS, Kind, item_seed, make_item, make_scene
 from pyvision_rl.data.needle_draw import crop_of
 from scripts.tiny_base.chats import (
     IGNORE,
@@ -38,6 +38,10 @@ log = logging.getLogger(__name__)
 
 WriteChat = Callable[[PreTrainedTokenizerBase, Scene, Random], Chat]
 _LOOSE_SHARE = 0.15
+_RICH_KINDS: tuple[tuple[Kind, ...], ...] = (
+    (*("easy",) * 5, "one_look", "one_look", "two_looks"),
+    (*("easy",) * 4, "one_look", "two_looks", "two_looks"),
+)
 _PLAIN_WEIGHT = 0.2
 """Weight of a label that tests nothing: words that always come the same are soon learned."""
 
@@ -68,7 +72,7 @@ class LanguageConfig:
 
     num_steps: int = 2400
     num_grounding_steps: int = 300
-    num_scenes: int = 3000
+    num_scenes: int = 5000
     peak_lr: float = 4e-3
     seed: int = 0
 
@@ -85,27 +89,31 @@ def normalize_features(visual: VisionTower) -> None:
 
 @torch.no_grad()
 def encode_scenes(
-    visual: VisionTower, dataset_seed: int, num_scenes: int, loose_share: float = 0.0
+    visual: VisionTower, dataset_seed: int, num_scenes: int, *, practice: bool = False
 ) -> list[Scene]:
-    """Scenes as frozen features, so that the language stage never runs the tower again."""
-    rng = Random(dataset_seed)
+    """Scenes as frozen features, so that the language stage never runs the tower again.
+
+    `practice`: every second scene has more tags than a task, mostly large digits, and some crops
+    are loose. Else scenes and crops are as in the task.
+    """
     scenes: list[Scene] = []
     for index in range(num_scenes):
-        item = make_item(item_seed("base", dataset_seed, index), KINDS[0])
+        rng = Random(item_seed("base", dataset_seed, index))
+        image, tags = make_scene(rng, _RICH_KINDS if practice and index % 2 else TAG_KINDS)
         crops = [
-            loose_crop(item.image, tag.row, tag.column, rng)[0]
-            if rng.random() < loose_share
-            else crop_of(item.image, tag.row, tag.column)
-            for tag in item.tags
+            loose_crop(image, tag.row, tag.column, rng)[0]
+            if practice and rng.random() < _LOOSE_SHARE
+            else crop_of(image, tag.row, tag.column)
+            for tag in tags
         ]
-        patches, grids = to_patches([view_of(item.image), *crops])
+        patches, grids = to_patches([view_of(image), *crops])
         features = visual(patches, grid_thw=grids).pooler_output
         lengths = (grids.prod(-1) // 4).tolist()
         images = [
             SeenImage(part.clone(), grid)
             for part, grid in zip(features.split(lengths), grids.tolist(), strict=True)
         ]
-        scenes.append(Scene(item.tags, images[0], tuple(images[1:])))
+        scenes.append(Scene(tags, images[0], tuple(images[1:])))
     return scenes
 
 
@@ -192,7 +200,7 @@ def train_language(
     """Train the text model in place; linear warm-up, constant, linear decay over the last half."""
     rng = Random(config.seed)
     started = time.process_time()
-    scenes = encode_scenes(model.model.visual, 0, config.num_scenes, _LOOSE_SHARE)
+    scenes = encode_scenes(model.model.visual, 0, config.num_scenes, practice=True)
     held_out = encode_scenes(model.model.visual, 1, 100)
     log.info("features of %d scenes: cpu %.0f s", len(scenes), time.process_time() - started)
     optimizers = text_optimizers(model, config.peak_lr)
