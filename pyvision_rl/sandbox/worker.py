@@ -198,10 +198,9 @@ def open_videos(descriptors: list[int]) -> dict[str, Any]:
     """`video_clue_k` for each descriptor, and the reader's own names as code written for decord
     uses them.
     """
-    if not descriptors:
-        return {}
     from pyvision_rl.sandbox import video
 
+    video.install_as_decord()
     readers = {f"video_clue_{k}": video.open_descriptor(fd) for k, fd in enumerate(descriptors)}
     return {"VideoReader": video.VideoReader, "cpu": video.cpu, **readers}
 
