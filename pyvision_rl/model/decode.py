@@ -212,8 +212,9 @@ class Decoder:
             places[:, index, : len(new)] = torch.from_numpy(row.places_from(row.length))
             images += row.images[self._num_images_known(row) :]
         cells = starts[:, None] + torch.arange(size, device=device)
+        spare = self._cache.row_tokens - 1
         longest = max(len(row.token_ids) for row in rows)
-        self._cache.aim(first, cells, longest)
+        self._cache.aim(first, cells.clamp(max=spare), longest)
         # Fresh rows need no mask: causal attention never sees padding that stands behind.
         seen = torch.arange(longest, device=device) <= cells[..., None]
         mask = seen[:, None] if rows[0].length else None
@@ -250,11 +251,9 @@ class Decoder:
         self._limits = None
 
     def _make_room(self) -> None:
-        # The padding of a prefill is written too, behind the row's own tokens.
         longest = max((len(row.token_ids) for row in self.rows), default=0)
-        newest = max((len(row.token_ids) - row.length for row in self.rows), default=0)
-        known = max((row.length for row in self.rows), default=0)
-        self._cache.reserve(len(self.rows), max(longest, known + newest))
+        # One cell more than any row fills: the padding of a prefill goes there.
+        self._cache.reserve(len(self.rows), longest + 1)
         self._shrink_kept()
 
     def _shrink_kept(self) -> None:

@@ -21,8 +21,11 @@ from pyvision_rl.model.policy import Policy
 from pyvision_rl.model.row import Row
 from pyvision_rl.types import Completion, Context
 
-STEPS_PER_TICK = 8
-"""Tokens drawn at least before new rows may join, so that prefills come in batches."""
+JOIN_STEPS = 8
+"""Tokens after which a waiting row joins the running ones, however few wait with it."""
+
+JOIN_SHARE = 0.25
+"""Waiting rows, as a share of the running ones, that join at once: one prefill serves them all."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class HFEngine:
         self._waiting: list[Row] = []
         self._admitted: list[Row] = []
         self._driver: asyncio.Task[None] | None = None
+        self._steps_since_join = 0
         self._is_wanted = False
         self._is_closed = False
 
@@ -170,10 +174,16 @@ class HFEngine:
         if self._is_admitting():
             self._admitted += sorted(self._waiting, key=lambda row: row.session)
             self._waiting.clear()
+        if not self._is_joining():
+            return []
         room = self.config.max_rows - len(self._decoder.rows)
         count = self._decoder.num_fitting(self._admitted[:room])
         joining, self._admitted = self._admitted[:count], self._admitted[count:]
         return joining
+
+    def _is_joining(self) -> bool:
+        is_crowd = len(self._admitted) >= JOIN_SHARE * len(self._decoder.rows)
+        return is_crowd or self._steps_since_join >= JOIN_STEPS
 
     def _is_admitting(self) -> bool:
         if self.config.schedule == "continuous":
@@ -192,13 +202,19 @@ class HFEngine:
         given_up = decoder.advance()
         if joining:
             decoder.join(joining)
-        for num_steps in itertools.count(1):
-            finished = decoder.step() if decoder.rows else []
-            is_due = self._is_wanted and num_steps >= STEPS_PER_TICK
-            if finished or given_up or is_due or not decoder.rows:
-                break
+            self._steps_since_join = 0
+        while decoder.rows:
+            finished = decoder.step()
+            self._steps_since_join += 1
+            if finished or given_up or self._is_due():
+                return finished, given_up
             given_up = decoder.advance()
-        return finished, given_up
+        return [], given_up
+
+    def _is_due(self) -> bool:
+        """Whether the event loop has something to say; a barrier's steps never depend on that."""
+        is_wanted = self._is_wanted and self.config.schedule == "continuous"
+        return self._is_closed or (is_wanted and self._steps_since_join >= JOIN_STEPS)
 
 
 class _HFSession:

@@ -42,15 +42,12 @@ class RowCache(Cache):
         return self._kv.shape[3]
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Make room for `rows` of `tokens` each; what is stored stays."""
-        old = self._kv
-        if rows <= old.shape[2] and tokens <= old.shape[3]:
+        """Make room for `rows` of `tokens` each; of what is stored, that much stays."""
+        old = self._kv[:, :, :rows, :tokens]
+        if (rows, tokens) == tuple(old.shape[2:4]):
             return
-        if rows > old.shape[2] > 0:
-            rows += rows // 8
-        if tokens > old.shape[3]:
-            tokens += max(SPARE_TOKENS, tokens // 4)
-        self._kv = self._allocate(max(rows, old.shape[2]), max(tokens, old.shape[3]))
+        # Sized anew for both: where few long rows are left, the room of the many is given back.
+        self._kv = self._allocate(rows + rows // 8, tokens + max(SPARE_TOKENS, tokens // 4))
         self._kv[:, :, : old.shape[2], : old.shape[3]] = old
 
     def release(self) -> None:

@@ -77,7 +77,7 @@ class Policy:
         self.version = 0
         model.eval()
         model.model.visual.requires_grad_(not config.freeze_vision)
-        self._processor = Qwen2VLImageProcessorPil(
+        self.processor = Qwen2VLImageProcessorPil(
             min_pixels=codec.pixels.min_pixels, max_pixels=codec.pixels.max_pixels
         )
         self._features = FeatureCache(config.feature_cache_mb * 2**20)
@@ -148,7 +148,7 @@ class Policy:
             ]
 
     def _encode_batch(self, images: list[Image]) -> tuple[torch.Tensor, ...]:
-        pixels, grids = make_patches(self._processor, images)
+        pixels, grids = make_patches(self.processor, images)
         output = self.model.model.get_image_features(
             pixels.to(self.device), grids.to(self.device), return_dict=True
         )
@@ -262,7 +262,7 @@ class Policy:
         """Write the files of Hugging Face's layout into a folder that is there."""
         self.model.save_pretrained(folder)
         self.codec.tokenizer.save_pretrained(folder)
-        self._processor.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
     def save(self, folder: str | Path) -> None:
         """Write a new folder in Hugging Face layout; it appears whole or not at all."""

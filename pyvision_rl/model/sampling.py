@@ -61,7 +61,7 @@ def sample(logits: Tensor, uniforms: Tensor, limits: Limits) -> tuple[Tensor, Te
     """
     logprobs = (logits / limits.temperature[:, None]).log_softmax(-1)
     # Doubles: in single precision the sum over a large vocabulary misplaces rare tokens.
-    probs = logprobs.double().exp()
+    probs = logprobs.exp().double()
     if limits.top_k is not None and limits.top_p is not None:
         probs = probs * _allowed(probs, limits.top_k, limits.top_p)
     cumulative = probs.cumsum(-1)
