@@ -6,7 +6,7 @@ interaction a stop reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,24 +115,37 @@ def open_task(agent: Agent, task: Task) -> Opening:
     return Opening(task, images, agent.codec.prompt(text, shown))
 
 
-async def run_episode(agent: Agent, opening: Opening, seed: int) -> Trajectory:
+OnTurn = Callable[[Turn], None]
+"""Called with each turn as soon as it is complete, its observation included."""
+
+
+async def run_episode(
+    agent: Agent, opening: Opening, seed: int, on_turn: OnTurn | None = None
+) -> Trajectory:
     """Play one episode to its end. All randomness, the runtime's too, comes from `seed`."""
     runtime = agent.pool.runtime(images=opening.images, videos=opening.task.videos, seed=seed)
     async with agent.engine.session() as session, runtime as open_runtime:
-        return await _Episode(agent, opening, seed, session, open_runtime).play()
+        return await _Episode(agent, opening, seed, session, open_runtime, on_turn).play()
 
 
 class _Episode:
     """The turns so far and the two partners of the conversation."""
 
     def __init__(
-        self, agent: Agent, opening: Opening, seed: int, session: Session, runtime: ProgramRuntime
+        self,
+        agent: Agent,
+        opening: Opening,
+        seed: int,
+        session: Session,
+        runtime: ProgramRuntime,
+        on_turn: OnTurn | None,
     ) -> None:
         self.agent = agent
         self.opening = opening
         self.seed = seed
         self.session = session
         self.runtime = runtime
+        self.on_turn = on_turn
         self.turns: list[Turn] = []
         self.num_tokens = len(opening.prompt.token_ids)
         self.num_images = len(opening.prompt.images)
@@ -145,7 +158,7 @@ class _Episode:
             if stop is None and action.code is not None:
                 stop = await self._call(completion, action.code)
             else:
-                self.turns.append(Turn(completion, None, action.code))
+                self._add(Turn(completion, None, action.code))
             if stop is not None:
                 return self._end(stop, action.answer if stop is StopReason.ANSWERED else None)
         return self._end(StopReason.MAX_TOKENS, None)
@@ -179,16 +192,21 @@ class _Episode:
         """Run a program and take its observation whole, or not at all where a limit forbids it."""
         result = await self.runtime.run(code)
         if result.kind in LOST_KINDS:
-            self.turns.append(Turn(completion, None, code))
+            self._add(Turn(completion, None, code))
             return StopReason.SANDBOX_LOST
         observation = self._observe(completion, result)
         stop = self._over_limit(observation)
-        self.turns.append(Turn(completion, observation if stop is None else None, code))
+        self._add(Turn(completion, observation if stop is None else None, code))
         if stop is None and not observation.ok and self.agent.config.on_error == "end":
             return StopReason.CODE_ERROR
         self.num_tokens += len(observation.token_ids)
         self.num_images += len(observation.images)
         return stop
+
+    def _add(self, turn: Turn) -> None:
+        self.turns.append(turn)
+        if self.on_turn:
+            self.on_turn(turn)
 
     def _observe(self, completion: Completion, result: CellResult) -> Observation:
         """What the policy reads; figures of a dead runtime are not shown, their names are gone."""

@@ -17,9 +17,10 @@ from pyvision_rl.runs.records import (
     list_trajectories,
     read_groups,
     read_image,
+    read_stored,
     recorded_steps,
 )
-from pyvision_rl.runs.schema import LIGHT_COLUMNS
+from pyvision_rl.runs.schema import LIGHT_COLUMNS, StoredTrajectory
 
 
 class RunReader:
@@ -76,6 +77,12 @@ class RunReader:
     ) -> list[GroupRecord]:
         """Everything that was recorded of a step, or of some of its groups."""
         return read_groups(self.path, step, phase, groups)
+
+    def stored(
+        self, step: int, phase: str, groups: Collection[int] | None = None
+    ) -> list[StoredTrajectory]:
+        """As `groups`, trajectory by trajectory, with names in place of decoded images."""
+        return read_stored(self.path, step, phase, groups)
 
     def image(self, step: int, phase: str, sha1: str) -> bytes:
         """One image of a step as a PNG file."""

@@ -81,7 +81,7 @@ def write_groups(folder: Path, step: int, phase: str, records: Sequence[GroupRec
     """
     if not _PHASE.fullmatch(phase):
         raise InputError(f"phase {phase!r}: only letters, digits, '_', '.' and '-' are allowed")
-    path = _path(folder, "trajectories", phase, step)
+    path = record_path(folder, "trajectories", phase, step)
     if path.exists():
         raise InputError(f"{path}: this step of the phase is recorded already")
     images = ImageTable()
@@ -95,8 +95,8 @@ def write_groups(folder: Path, step: int, phase: str, records: Sequence[GroupRec
             reward = record.group.rewards[index]
             light.append(key | fate | trajectory_columns(task, reward, trajectory))
             heavy.append(key | turns_columns(task, trajectory, images.add))
-    write_file(_path(folder, "images", phase, step), images.parquet())
-    write_file(_path(folder, "turns", phase, step), TURNS.encode(heavy))
+    write_file(record_path(folder, "images", phase, step), images.parquet())
+    write_file(record_path(folder, "turns", phase, step), TURNS.encode(heavy))
     write_file(path, TRAJECTORIES.encode(light))
 
 
@@ -107,9 +107,9 @@ def read_groups(
 
     Raises InputError where a file is missing, broken or of another schema.
     """
-    stored = _read_stored(folder, step, phase, groups)
+    stored = read_stored(folder, step, phase, groups)
     names = {name for trajectory in stored for name in trajectory.image_names}
-    images = read_images(_path(folder, "images", phase, step), names)
+    images = read_images(record_path(folder, "images", phase, step), names)
     places: dict[int, list[StoredTrajectory]] = {}
     for trajectory in stored:
         places.setdefault(trajectory.group, []).append(trajectory)
@@ -131,7 +131,7 @@ def read_groups(
 
 def read_image(folder: Path, step: int, phase: str, sha1: str) -> bytes:
     """One image of a step as a PNG file. Raises InputError where there is none of that name."""
-    path = _path(folder, "images", phase, step)
+    path = record_path(folder, "images", phase, step)
     found = read_pngs(path, [sha1])
     if sha1 not in found:
         raise InputError(f"{path}: holds no image {sha1}")
@@ -150,7 +150,7 @@ def list_trajectories(
     """
     wanted = None if steps is None else set(steps)
     tables = [
-        read_table(_path(folder, "trajectories", phase, step), columns)
+        read_table(record_path(folder, "trajectories", phase, step), columns)
         for phase, step in recorded_steps(folder)
         if (phases is None or phase in phases) and (wanted is None or step in wanted)
     ]
@@ -176,7 +176,8 @@ def drop_records_after(folder: Path, step: int) -> None:
                 path.unlink()
 
 
-def _path(folder: Path, kind: str, phase: str, step: int) -> Path:
+def record_path(folder: Path, kind: str, phase: str, step: int) -> Path:
+    """Where the records of one of `KINDS` lie."""
     return folder / kind / phase / f"step-{step:07d}.parquet"
 
 
@@ -202,11 +203,15 @@ def _fate_columns(record: GroupRecord, index: int) -> dict[str, object]:
     }
 
 
-def _read_stored(
+def read_stored(
     folder: Path, step: int, phase: str, groups: Collection[int] | None
 ) -> list[StoredTrajectory]:
-    light = read_table(_path(folder, "trajectories", phase, step))
-    path = _path(folder, "turns", phase, step)
+    """The records as they lie on disk, images by name only; all, or those of some groups.
+
+    Raises InputError as `read_groups` does.
+    """
+    light = read_table(record_path(folder, "trajectories", phase, step))
+    path = record_path(folder, "turns", phase, step)
     if groups is None:
         heavy = read_table(path)
     else:

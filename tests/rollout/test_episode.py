@@ -244,3 +244,12 @@ def test_the_first_error_of_many_jobs_is_raised_as_it_is():
 def test_impossible_limits_are_refused(field, value):
     with pytest.raises(ConfigError, match=field):
         RolloutConfig(**{field: value})
+
+
+def test_turns_are_told_as_they_come(stage, task):
+    seen = []
+    agent = stage.agent(SHOW, ANSWER)
+    opening = open_task(agent, task)
+    trajectory = stage.runner.run(run_episode(agent, opening, seed=1, on_turn=seen.append))
+    assert tuple(seen) == trajectory.turns
+    assert [turn.observation is None for turn in seen] == [False, True]
