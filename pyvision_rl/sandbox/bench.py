@@ -1,0 +1,221 @@
+"""`pyvision-rl sandbox bench`: start, round trip, figure, memory and throughput, beside
+peers, in one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from pyvision_rl.sandbox.config import SandboxConfig
+from pyvision_rl.sandbox.peers import (
+    IMPORTS,
+    MultiprocessingWorker,
+    fresh_interpreter_cpu_s,
+    start_jupyter_kernel,
+)
+from pyvision_rl.sandbox.pool import Runtime, SandboxPool
+
+CROP = "import time\nt = time.process_time()\nplt.imshow(image_clue_0.crop((84, 84, 168, 168)))\n"
+SHOWN = CROP + "plt.show()\nprint(time.process_time() - t)"
+SAVED = (
+    CROP + "b = io.BytesIO(); plt.savefig(b, format='png'); plt.close()\n"
+    "Image.open(b).convert('RGB')\nprint(time.process_time() - t)"
+)
+WORK = "a = np.ones((300, 300)); b = [float((a @ a).sum()) for _ in range(4)]"
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """How much to measure."""
+
+    num_runtimes: int = 256
+    """Runtimes alive at once, and starts measured."""
+    num_cells: int = 1000
+    """Round trips measured."""
+    max_flight: int = 32
+    """Cells in flight when throughput is measured."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report; None where something could not be measured."""
+
+    what: str
+    unit: str
+    sandbox: float | None
+    multiprocessing: float | None = None
+    jupyter: float | None = None
+
+
+def bench(config: BenchConfig | None = None) -> str:
+    """The report as a table. CPU times count the pool, the fork server and the runtimes
+    together.
+    """
+    config = config or BenchConfig()
+    rows, notes = asyncio.run(measure_sandbox(config))
+    peers = [measure_multiprocessing(config), measure_jupyter(config)]
+    lines = [f"{'':34}{'sandbox':>12}{'multiproc.':>12}{'jupyter':>12}"]
+    for row in rows:
+        values = [row.sandbox, *(peer.get(row.what) for peer in peers)]
+        cells = "".join(f"{'-' if v is None else f'{v:.3f}':>12}" for v in values)
+        lines.append(f"{f'{row.what}, {row.unit}':34}{cells}")
+    return "\n".join([*lines, "", *notes])
+
+
+async def measure_sandbox(config: BenchConfig) -> tuple[list[Row], list[str]]:
+    """Rows and remarks of the sandbox."""
+    sandbox = SandboxConfig(timeout_s=60.0)
+    async with SandboxPool(sandbox) as pool:
+        image = Image.effect_noise((672, 672), 60).convert("RGB")
+        before, started = tree_cpu_s(os.getpid()), time.perf_counter()
+        runtimes = [
+            pool.runtime(images=[image] if k == 0 else []) for k in range(config.num_runtimes)
+        ]
+        for runtime in runtimes:
+            await runtime.run("x = 1")
+        wall = (time.perf_counter() - started) / config.num_runtimes
+        start = (tree_cpu_s(os.getpid()) - before) / config.num_runtimes
+        memory = statistics.mean(private_mb(pid) for pid in descendants(os.getpid())[2:])
+        trip_cpu, trip = await per_call(lambda: runtimes[1].run("x = 1"), config.num_cells)
+        shown, saved = [await median_cell(runtimes[0], code) for code in (SHOWN, SAVED)]
+        share = await throughput(pool, runtimes, config.max_flight)
+        layers = ", ".join(pool.layers)
+    fresh = fresh_interpreter_cpu_s()
+    rows = [
+        Row("start, CPU", "ms", 1e3 * start),
+        Row("start, wall", "ms", 1e3 * wall),
+        Row("round trip of `x = 1`, CPU", "ms", 1e3 * trip_cpu),
+        Row("round trip of `x = 1`, wall", "ms", 1e3 * trip),
+        Row("crop, imshow, show: CPU", "ms", 1e3 * shown),
+        Row("private memory when idle", "MiB", memory),
+    ]
+    notes = [
+        f"layers: {layers}",
+        f"fresh interpreter with the same imports: {1e3 * fresh:.0f} ms CPU, {fresh / start:.0f} starts",
+        f"show costs {shown / saved:.0%} of savefig and decoding in the same runtime",
+        f"throughput, {config.num_runtimes} runtimes, {config.max_flight} cells in flight: "
+        f"{share:.0%} of cores / CPU per cell",
+    ]
+    return rows, notes
+
+
+async def per_call(call: Callable[[], Awaitable[object]], num_calls: int) -> tuple[float, float]:
+    """CPU and wall seconds of one call, averaged."""
+    before, started = tree_cpu_s(os.getpid()), time.perf_counter()
+    for _ in range(num_calls):
+        await call()
+    wall = (time.perf_counter() - started) / num_calls
+    return (tree_cpu_s(os.getpid()) - before) / num_calls, wall
+
+
+async def median_cell(runtime: Runtime, code: str) -> float:
+    """CPU seconds that a cell reports of itself."""
+    return statistics.median([float((await runtime.run(code)).text) for _ in range(9)][1:])
+
+
+async def throughput(pool: SandboxPool, runtimes: list[Runtime], max_flight: int) -> float:
+    """Cells per second over those that the cores could run, by the CPU time they took."""
+    flight = asyncio.Semaphore(max_flight)
+
+    async def one(runtime: Runtime) -> None:
+        async with flight:
+            await runtime.run(WORK)
+
+    before, started = tree_cpu_s(os.getpid()), time.perf_counter()
+    await asyncio.gather(*[one(runtime) for runtime in runtimes])
+    wall = time.perf_counter() - started
+    return (tree_cpu_s(os.getpid()) - before) / (wall * pool.config.num_slots)
+
+
+def measure_multiprocessing(config: BenchConfig) -> dict[str, float]:
+    """The usual way: a plain worker process per trajectory, forked from a process with the
+    imports.
+    """
+    exec(IMPORTS, {})
+    before, started = tree_cpu_s(os.getpid()), time.perf_counter()
+    workers = [MultiprocessingWorker() for _ in range(8)]
+    for worker in workers:
+        worker.run("x = 1")
+    rows = {
+        "start, CPU": (tree_cpu_s(os.getpid()) - before) / 8 * 1e3,
+        "start, wall": (time.perf_counter() - started) / 8 * 1e3,
+    }
+    rows["private memory when idle"] = statistics.mean(
+        private_mb(worker.process.pid or 0) for worker in workers
+    )
+    worker = workers[0]
+    worker.run("image_clue_0 = Image.effect_noise((672, 672), 60).convert('RGB')")
+    rows |= time_calls(worker.run, config.num_cells, CROP + "capture()")
+    for each in workers:
+        each.close()
+    return rows
+
+
+def measure_jupyter(config: BenchConfig) -> dict[str, float]:
+    """A kernel, where one is installed."""
+    before, started = tree_cpu_s(os.getpid()), time.perf_counter()
+    kernel = start_jupyter_kernel()
+    if kernel is None:
+        return {}
+    run, close, pid = kernel
+    setup = "import numpy as np\nfrom PIL import Image\nimport matplotlib.pyplot as plt\n"
+    run(setup + "image_clue_0 = Image.effect_noise((672, 672), 60).convert('RGB')")
+    rows = {
+        "start, CPU": (tree_cpu_s(os.getpid()) - before) * 1e3,
+        "start, wall": (time.perf_counter() - started) * 1e3,
+        "private memory when idle": private_mb(pid),
+    }
+    rows |= time_calls(run, min(50, config.num_cells), "%matplotlib inline\n" + CROP + "plt.show()")
+    close()
+    return rows
+
+
+def time_calls(run: Callable[[str], None], num_calls: int, figure: str) -> dict[str, float]:
+    """Round trip and figure of a peer, in milliseconds."""
+    before, started = tree_cpu_s(os.getpid()), time.perf_counter()
+    for _ in range(num_calls):
+        run("x = 1")
+    wall, cpu = time.perf_counter() - started, tree_cpu_s(os.getpid()) - before
+    run(figure)
+    before = tree_cpu_s(os.getpid())
+    for _ in range(10):
+        run(figure)
+    return {
+        "round trip of `x = 1`, CPU": 1e3 * cpu / num_calls,
+        "round trip of `x = 1`, wall": 1e3 * wall / num_calls,
+        "crop, imshow, show: CPU": 1e2 * (tree_cpu_s(os.getpid()) - before),
+    }
+
+
+def descendants(pid: int) -> list[int]:
+    """Living processes below `pid`, parents first."""
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children += map(int, (task / "children").read_text().split())
+    return children + [below for child in children for below in descendants(child)]
+
+
+def tree_cpu_s(pid: int) -> float:
+    """CPU seconds that `pid`, everything below it, and what has been waited for there, have
+    used.
+    """
+    ticks = 0
+    for each in [pid, *descendants(pid)]:
+        fields = Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += sum(map(int, fields[11:15]))
+    return ticks * TICK_S
+
+
+def private_mb(pid: int) -> float:
+    """MiB that only this process holds."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
