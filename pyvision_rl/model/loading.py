@@ -40,7 +40,9 @@ def check_device(device: str) -> None:
 def check_architecture(model: str) -> None:
     """Raise InputError unless `model`, a folder or a hub id, is a Qwen2.5-VL that we can run."""
     path = Path(model)
-    if not path.is_dir() and (path.is_absolute() or len(path.parts) != 2):
+    # Beside a folder that is here, a name that is not is a slip, not a hub id to ask for.
+    is_hub_id = len(path.parts) == 2 and not path.is_absolute() and not path.parent.is_dir()
+    if not path.is_dir() and not is_hub_id:
         raise InputError(f"model {model}: no such folder, and not a hub id of the form owner/name")
     try:
         config = AutoConfig.from_pretrained(model)

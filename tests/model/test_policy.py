@@ -213,6 +213,12 @@ def test_a_missing_folder(tmp_path):
     assert_one_line(tmp_path / "nowhere", "nowhere", "no such folder")
 
 
+def test_a_slip_beside_a_local_folder_is_not_looked_up_in_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert_one_line("runs/nothing", "runs/nothing", "no such folder")
+
+
 def test_a_folder_without_a_model(tmp_path):
     assert_one_line(tmp_path, str(tmp_path), "no config.json that loads")
 
