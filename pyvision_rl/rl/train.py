@@ -148,5 +148,6 @@ class _Loop:
             return 0
         self.learner.load(checkpoint.path)
         self.stream.load(checkpoint.path)
+        self.gate_passed = True
         logger.info("%s: goes on after step %d", run.path, checkpoint.step)
         return checkpoint.step

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
 
 from PIL.Image import Image
 
@@ -12,8 +11,6 @@ from pyvision_rl.data.traces import Message, Trace
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.codec import IMAGE, SYSTEM, ChatCodec
 from pyvision_rl.rollout.seeds import derive_seed
-
-_WINDOW = 8
 
 
 def encode_trace(trace: Trace, codec: ChatCodec) -> Sample:
@@ -59,20 +56,12 @@ def _user_text(message: Message) -> str:
     return text
 
 
-def epoch_batches(
-    lengths: Sequence[int], batch_size: int, seed: int, epoch: int
-) -> Iterator[list[int]]:
-    """Indices of one epoch's batches, shuffled, samples of like length together.
+def epoch_batches(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Indices of one epoch's batches, shuffled.
 
-    Sorted within windows of a few batches only, so that batches still differ from epoch to epoch.
+    Not sorted by length: length tells how often a trace looks, and a batch of one kind pulls the
+    policy's decision to that kind. Padding is saved where batches are cut into micro-batches.
     """
-    rng = random.Random(derive_seed(seed, "sft", epoch))
-    order = list(range(len(lengths)))
-    rng.shuffle(order)
-    batches: list[list[int]] = []
-    for start in range(0, len(order), batch_size * _WINDOW):
-        window = order[start : start + batch_size * _WINDOW]
-        window.sort(key=lambda index: lengths[index])
-        batches += [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
-    rng.shuffle(batches)
-    yield from batches
+    order = list(range(num_samples))
+    random.Random(derive_seed(seed, "sft", epoch)).shuffle(order)
+    return [order[at : at + batch_size] for at in range(0, num_samples, batch_size)]

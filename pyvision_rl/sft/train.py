@@ -81,11 +81,10 @@ def train(
 def _batches(
     samples: Sequence[Sample], config: SFTTrainConfig, seed: int, total: int
 ) -> Iterator[list[Sample]]:
-    lengths = [len(sample.token_ids) for sample in samples]
     done = 0
     epoch = 0
     while True:
-        for rows in epoch_batches(lengths, config.batch_size, seed, epoch):
+        for rows in epoch_batches(len(samples), config.batch_size, seed, epoch):
             yield [samples[index] for index in rows]
             done += 1
             if done == total:

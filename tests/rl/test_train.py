@@ -1,0 +1,132 @@
+"""The loop on the shipped base, a real sandbox and the needle task."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+from pyvision_rl.data.needle_files import TRAIN_FILE, NeedleConfig, write_needle
+from pyvision_rl.errors import InputError
+from pyvision_rl.model.hf_engine import EngineConfig
+from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.policy import PolicyConfig
+from pyvision_rl.rl.config import RLConfig
+from pyvision_rl.rl.learner import LearnerConfig
+from pyvision_rl.rl.select import SelectConfig
+from pyvision_rl.rl.train import train
+from pyvision_rl.rollout.agent import AgentConfig
+from pyvision_rl.rollout.episode import RolloutConfig
+from pyvision_rl.runs import CheckpointConfig, RunReader
+from pyvision_rl.runs.config import dump_config
+from pyvision_rl.sandbox import SandboxConfig
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("needle") / "data"
+    write_needle(folder, NeedleConfig(num_train=12, num_test=0, mix=(0, 1, 1)))
+    return folder / TRAIN_FILE
+
+
+def config_for(data: Path, out: Path, num_steps: int) -> RLConfig:
+    """Hard items only: the base guesses, so that some of a group's answers are right by chance."""
+    return RLConfig(
+        policy=PolicyConfig("tiny", PixelLimits(784, 28224)),
+        data=str(data),
+        out=str(out),
+        num_steps=num_steps,
+        checkpoint_every=1,
+        agent=AgentConfig(
+            engine=EngineConfig(schedule="barrier"),
+            sandbox=SandboxConfig(isolation="best_effort", figures="pixels"),
+            rollout=RolloutConfig(prompt="brief", max_tokens=600, max_completion_tokens=60),
+        ),
+        select=SelectConfig(oversample=6, num_groups=2),
+        learner=LearnerConfig(learning_rate=1e-4, num_minibatches=2),
+        checkpoints=CheckpointConfig(keep_last=3),
+    )
+
+
+def run(config: RLConfig) -> Path:
+    return asyncio.run(train(config, lambda step, metrics: None))
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
+    return first.keys() == second.keys() and all(
+        bool((first[name] == second[name]).all()) for name in first
+    )
+
+
+def test_a_run_learns_records_and_resumes_bit_by_bit(data, tmp_path):
+    straight = run(config_for(data, tmp_path / "straight", num_steps=2))
+    first = run(config_for(data, tmp_path / "resumed", num_steps=1))
+    resumed = run(config_for(data, tmp_path / "resumed", num_steps=2))
+    assert not same_weights(first, resumed)
+    assert same_weights(straight, resumed)
+
+    reader = RunReader(tmp_path / "resumed")
+    assert [row.step for row in reader.metrics()] == [1, 2]
+    metrics = reader.metrics()[-1].values
+    assert metrics["select/kept"] == 2
+    assert metrics["loss/num_tokens"] > 0
+    # the sampler's log-probs are the learner's: before the first mini-batch nothing has moved
+    assert metrics["loss/sampler_kl"] < 1e-3
+    assert reader.recorded_steps() == [("train", 1), ("train", 2)]
+    records = reader.groups(2, "train")
+    assert len(records) == metrics["select/drawn"]
+    assert sorted(r.rank for r in records if r.rank is not None) == [0, 1]
+    assert all(len(record.advantages) == 8 for record in records)
+    assert (tmp_path / "resumed" / "curves.png").stat().st_size > 10_000
+
+    loaded = AutoModelForImageTextToText.from_pretrained(resumed)
+    assert loaded.config.model_type == "qwen2_5_vl"
+    assert AutoTokenizer.from_pretrained(resumed).eos_token == "<|im_end|>"
+
+
+def test_a_folder_of_another_run_is_refused(data, tmp_path):
+    config = config_for(data, tmp_path / "run", num_steps=1)
+    run(config)
+    written = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="holds another run, there seed is 0 and here 1"):
+        run(replace(config, seed=1))
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == written
+
+
+def num_logged(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(data, tmp_path):
+    straight = run(config_for(data, tmp_path / "straight", num_steps=5))
+    killed = tmp_path / "killed"
+    config = tmp_path / "config.yaml"
+    config.write_text(dump_config(config_for(data, killed, num_steps=5)))
+    command = [sys.executable, "-m", "pyvision_rl.cli", "rl", "--config", str(config)]
+    rng = random.Random(0)
+    for kill in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        while num_logged(killed) <= kill:
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.8))
+        assert process.poll() is None, "ended before it was killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert same_weights(straight, killed / "checkpoints" / straight.name)
+    lines = (killed / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
