@@ -3,7 +3,7 @@ import json
 import pytest
 from PIL import Image
 
-from pyvision_rl.eval.intervals import mean_ci95
+from pyvision_rl.eval.intervals import clustered_ci95, mean_ci95, stratified_ci95
 from pyvision_rl.eval.report import make_report
 from pyvision_rl.types import Group, Reward, StopReason, Task
 from tests.build import observation, trajectory
@@ -20,6 +20,27 @@ def test_graded_accuracies_use_the_normal_interval():
     # mean 0.5, sample variance 1/12: se = sqrt(1/48)
     low, high = mean_ci95([0.25, 0.25, 0.75, 0.75])
     assert (low, high) == pytest.approx((0.5 - 1.959964 * 48**-0.5, 0.5 + 1.959964 * 48**-0.5))
+
+
+def test_variants_of_a_question_do_not_count_as_independent():
+    # sums of residuals per cluster: (1 - 0.5, 0.5 - 0.5 ...): a: +0.5, b: -0.5, c: 0
+    values, clusters = [1.0, 0.5, 0.0, 0.5, 1.0, 0.0], ["a", "a", "b", "b", "c", "c"]
+    half = 1.959964 * ((0.25 + 0.25) * 3 / 2) ** 0.5 / 6
+    assert clustered_ci95(values, clusters) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+def test_clusters_that_are_all_right_or_all_wrong_count_once():
+    values = [1.0] * 20 + [0.0] * 10
+    clusters = [str(at // 10) for at in range(30)]
+    assert clustered_ci95(values, clusters) == mean_ci95([1.0, 1.0, 0.0])
+    assert clustered_ci95([1.0, 0.0], ["a", "b"]) == mean_ci95([1.0, 0.0])
+
+
+def test_an_interval_of_a_mean_of_means():
+    # means 0.5 and 0.5; sample variances 0.5 / 2 and 1/3 / 4; weights one half each
+    variance = 0.25 * (0.5 / 2) + 0.25 * (1 / 3 / 4)
+    _, high = stratified_ci95([[0.4, 0.6], [0.4, 0.4, 0.6, 0.6]], [0.5, 0.5])
+    assert high - 0.5 == pytest.approx(0.2 * 1.959964 * variance**0.5)
 
 
 def group_of(kind: str, *members) -> Group:

@@ -1,0 +1,97 @@
+"""HR-Bench 4K and 8K (Wang et al. 2024): 200 questions, each with its options in 4 rotations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pyvision_rl.data.rows import Row
+from pyvision_rl.eval.benchmarks.cells import ImageCells
+from pyvision_rl.eval.benchmarks.item import (
+    Benchmark,
+    BenchmarkItem,
+    Metric,
+    ScoredItem,
+    Source,
+)
+from pyvision_rl.eval.benchmarks.metrics import (
+    all_right,
+    by_cluster,
+    by_label,
+    label_metrics,
+    mean_metric,
+    scored,
+    value_metric,
+)
+from pyvision_rl.eval.benchmarks.options import column_options, with_options
+from pyvision_rl.eval.benchmarks.scorers import LETTER, RULES
+from pyvision_rl.eval.benchmarks.tables import iter_table
+from pyvision_rl.types import Task
+
+NUM_CYCLES = 4
+
+
+def read(source: Source) -> list[BenchmarkItem]:
+    """The rows of hr_bench_{4k,8k}.tsv or .parquet."""
+    cells = ImageCells(source.cache, source.root)
+    return [_item(row, cells) for row in iter_table(source.path, source.split, source.limit)]
+
+
+def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
+    question, options = row.text("question"), column_options(row)
+    letter, category, cycle = row.text("answer"), row.text("category"), row.text("cycle_category")
+    if letter not in options:
+        row.fail("answer", letter, f"must be one of {', '.join(options) or 'the columns A to D'}")
+    if category not in ("single", "cross"):
+        row.fail("category", category, "must be 'single' or 'cross'")
+    images = cells.read(row, "image")
+    task = Task(
+        row.text("index", str(row.index)),
+        with_options(question, options),
+        letter,
+        images,
+        source="hrbench",
+        ability=category,
+    )
+    row.raise_first()
+    labels = {"category": category, "cycle": cycle}
+    cluster = " ".join([question, *(path.name for path in images)])
+    return BenchmarkItem(task, options, "choice", labels, cluster, cycle)
+
+
+def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
+    """Accuracy in each of the 4 cycles, averaged, over all items and per category.
+
+    `all_rotations_right` is an extra that nobody reports: questions right in all 4 rotations.
+    """
+    items = scored(items)
+    kinds = by_label("category", items)
+    means = [_cycle_mean("accuracy", items)]
+    means += [_cycle_mean(f"accuracy/{kind}", kinds[kind]) for kind in sorted(kinds)]
+    rows = [m for m in by_cluster(items).values() if len(m) == NUM_CYCLES]
+    shares = [share for share in map(all_right, rows) if share is not None]
+    cycles = label_metrics("accuracy/cycle", "cycle", items)
+    return [*means, *cycles, value_metric("all_rotations_right", shares)]
+
+
+def _cycle_mean(name: str, items: Sequence[ScoredItem]) -> Metric:
+    """The mean over cycles of each cycle's accuracy; the interval is that of the plain mean."""
+    plain = mean_metric(name, items)
+    cycles = by_label("cycle", items).values()
+    means = [math.fsum(entry.mean for entry in cycle) / len(cycle) for cycle in cycles]
+    return Metric(name, math.fsum(means) / max(len(means), 1), plain.ci95, plain.count)
+
+
+def _benchmark(name: str, title: str) -> Benchmark:
+    return Benchmark(
+        name=name,
+        title=title,
+        version="1",
+        read=read,
+        scorers={"paper": RULES, "official": LETTER, "vlmevalkit": LETTER},
+        metrics=metrics,
+    )
+
+
+HRBENCH_4K = _benchmark("hrbench4k", "HR-Bench 4K")
+HRBENCH_8K = _benchmark("hrbench8k", "HR-Bench 8K")

@@ -1,0 +1,66 @@
+"""Options of a question: read from columns or lists, shuffled by a seed, shown, found in texts."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Collection, Mapping, Sequence
+from string import ascii_uppercase
+
+from pyvision_rl.data.rows import Row
+
+LETTERED = re.compile(r"^\(?([A-Z])[).:]\s*")
+SAID = re.compile(
+    r"(?:answer|option|choice)(?: is|:)*[\s\"'*:(\[{]*([A-Z])(?![A-Za-z])", re.IGNORECASE
+)
+LEADING = re.compile(r"\W*([A-Z])(?:[).:,*]|$)")
+ARTICLE = r"A (?!or\b|and\b|is\b)[a-z]"
+ALONE = re.compile(rf"(?<![A-Za-z'])(?!{ARTICLE})([A-Z])(?![A-Za-z'])")
+
+
+def by_letter(texts: Sequence[str]) -> dict[str, str]:
+    """Options in order, named A, B, C ...; letters that the texts bring along are taken off."""
+    marks = [LETTERED.match(text) for text in texts]
+    if texts and all(m and m[1] == c for m, c in zip(marks, ascii_uppercase, strict=False)):
+        texts = [LETTERED.sub("", text, count=1) for text in texts]
+    return dict(zip(ascii_uppercase, (text.strip() for text in texts), strict=False))
+
+
+def column_options(row: Row) -> dict[str, str]:
+    """The options in columns A, B, C ... of a table, as far as they go."""
+    found: dict[str, str] = {}
+    for letter in ascii_uppercase:
+        if letter not in row.fields:
+            break
+        found[letter] = row.text(letter)
+    return found
+
+
+def shuffled(texts: Sequence[str], right: int, *seed: object) -> tuple[dict[str, str], str]:
+    """The options in an order that depends on the seed alone, and the letter of the right one."""
+    order = list(range(len(texts)))
+    random.Random("/".join(map(str, seed))).shuffle(order)
+    return by_letter([texts[at] for at in order]), ascii_uppercase[order.index(right)]
+
+
+def with_options(question: str, options: Mapping[str, str]) -> str:
+    """The question with its options below, a line each."""
+    lines = [f"{letter}. {text}" for letter, text in options.items()]
+    return "\n".join([question, *lines])
+
+
+def letter_in(text: str, letters: Collection[str]) -> str | None:
+    """The option that a free text takes: the last one it calls its answer, else the one it opens
+    with, else the only one it names.
+    """
+    said = [letter.upper() for letter in SAID.findall(text) if letter.upper() in letters]
+    if said:
+        return said[-1]
+    opening = LEADING.match(text)
+    if opening and opening[1] in letters:
+        return opening[1]
+    alone = {letter for letter in ALONE.findall(text) if letter in letters}
+    if len(alone) == 1:
+        return alone.pop()
+    bare = text.strip().strip("().").upper()
+    return bare if bare and bare in letters else None

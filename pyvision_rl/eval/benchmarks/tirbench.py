@@ -1,0 +1,154 @@
+"""TIR-Bench (2025): 1,215 questions of 13 tasks for models that think with images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pyvision_rl.data.rows import Row, as_text
+from pyvision_rl.eval.benchmarks.cells import ImageCells
+from pyvision_rl.eval.benchmarks.item import (
+    Benchmark,
+    BenchmarkItem,
+    Metric,
+    Response,
+    ScoredItem,
+    Scorer,
+    Source,
+)
+from pyvision_rl.eval.benchmarks.latex import latex_value
+from pyvision_rl.eval.benchmarks.metrics import label_metrics, mean_metric, scored
+from pyvision_rl.eval.benchmarks.options import letter_in
+from pyvision_rl.eval.benchmarks.tables import iter_table
+from pyvision_rl.reward.rules import grade_answer
+from pyvision_rl.reward.text import parse_options
+from pyvision_rl.types import Task
+
+OCR_GOLD = {"60.jpg": "mobi", "62.jpg": "aires"}
+"""Images whose gold text the authors' scorer replaces."""
+LETTERS = "ABCDEFGHIJ"
+INTEGER = re.compile(r"-?\d+")
+SAME_FLOAT = 1e-6
+
+
+def read(source: Source) -> list[BenchmarkItem]:
+    """The rows of the released json, a list or an object by key, with `image_1`, `image_2`."""
+    cells = ImageCells(source.cache, source.root)
+    return [_item(row, cells) for row in iter_table(source.path, source.split, source.limit)]
+
+
+def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
+    kind = row.text("task" if "task" in row.fields else "category").lower().replace(" ", "_")
+    names = [name for name in ("image_1", "image_2", "image") if row.fields.get(name)]
+    if not names:
+        row.fail("image_1", "", f"missing; fields are {', '.join(sorted(row.fields))}")
+    gold = _gold(row)
+    prompt = row.text("prompt" if "prompt" in row.fields else "question")
+    if names and kind == "ocr":
+        picture = str(row.fields[names[0]]).rpartition("/")[2]
+        gold = OCR_GOLD.get(picture, gold)
+    number = row.fields.get("key", row.fields.get("question_id", row.index))
+    task = Task(
+        str(number),
+        prompt,
+        gold,
+        tuple(path for name in names for path in cells.read(row, name)),
+        source="tirbench",
+        ability=kind,
+    )
+    row.raise_first()
+    options = parse_options(prompt) if gold.isalpha() and len(gold) == 1 else {}
+    return BenchmarkItem(task, options, _answer_type(kind, gold), {"task": kind})
+
+
+def _gold(row: Row) -> str:
+    value = row.fields.get("answer")
+    if isinstance(value, list):
+        return ", ".join(str(entry) for entry in value)
+    return as_text(row, "answer", value)
+
+
+def _answer_type(kind: str, gold: str) -> str:
+    """Tasks with a rule of their own; the others go by what the gold answer is."""
+    if kind in ("ocr", "word_search", "spot_difference", "jigsaw"):
+        return kind
+    if gold.isalpha():
+        return "choice"
+    return "int" if INTEGER.fullmatch(gold) else "float"
+
+
+def grade_official(item: BenchmarkItem, response: Response) -> float:
+    """The authors' scorer: text that is no letter falls to the nearest one by edit distance, so
+    that an empty answer is taken for A.
+    """
+    if item.answer_type == "choice":
+        letters = item.options or dict.fromkeys(LETTERS, "")
+        chosen = letter_in(response.answer or "", letters)
+        return float((chosen or nearest_letter(response.answer or "", letters)) == item.task.answer)
+    return grade_strict(item, response)
+
+
+def grade_strict(item: BenchmarkItem, response: Response) -> float:
+    """The same rules, but what is no letter is no answer."""
+    gold, answer = item.task.answer, response.answer or ""
+    if item.answer_type == "ocr":
+        return float(gold.casefold() in response.text.casefold())
+    if not answer.strip():
+        return 0.0
+    if item.answer_type == "choice":
+        letters = item.options or dict.fromkeys(LETTERS, "")
+        return float(letter_in(answer, letters) == gold)
+    return _grade_numbers(item.answer_type, answer, gold)
+
+
+def _grade_numbers(kind: str, answer: str, gold: str) -> float:
+    given, right = _integers(answer), _integers(gold)
+    if kind == "word_search":
+        return float(given == right and len(right) in (1, 2))
+    if kind == "spot_difference":
+        if len(right) <= 1:
+            return float(given == right)
+        union = set(given) | set(right)
+        return len(set(given) & set(right)) / len(union)
+    if kind == "jigsaw":
+        hits = sum(one == other for one, other in zip(given, right, strict=False))
+        return hits / len(right) if right else 0.0
+    if kind == "int":
+        return float(given == right)
+    values = latex_value(answer), latex_value(gold)
+    if values[0] is not None and values[1] is not None:
+        return float(abs(values[0] - values[1]) <= SAME_FLOAT)
+    return grade_answer(answer, gold)
+
+
+def _integers(text: str) -> list[int]:
+    return [int(number) for number in INTEGER.findall(text)[:1000]]
+
+
+def nearest_letter(text: str, letters: Mapping[str, str]) -> str:
+    """The letter with the smallest Levenshtein distance, the first among equals."""
+    # Against one character the distance is the length, less one where the text holds it.
+    return min(letters, key=lambda letter: max(len(text), 1) - (letter in text))
+
+
+def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
+    """Mean credit over all items, then per task."""
+    items = scored(items)
+    return [mean_metric("accuracy", items), *label_metrics("accuracy", "task", items)]
+
+
+OFFICIAL = Scorer("task rules, other text is the nearest letter", grade_official)
+STRICT = Scorer("task rules, letters must be given", grade_strict)
+
+TIRBENCH = Benchmark(
+    name="tirbench",
+    title="TIR-Bench",
+    version="1",
+    read=read,
+    scorers={
+        "paper": OFFICIAL,
+        "official": OFFICIAL,
+        "strict": STRICT,
+    },
+    metrics=metrics,
+)
