@@ -86,7 +86,7 @@ async def measure_sandbox(config: BenchConfig) -> tuple[list[Row], list[str]]:
         start = (tree_cpu_s(os.getpid()) - before) / config.num_runtimes
         memory = statistics.mean(private_mb(pid) for pid in descendants(os.getpid())[2:])
         trip_cpu, trip = await per_call(lambda: runtimes[1].run("x = 1"), config.num_cells)
-        shown, saved = [await median_cell(runtimes[0], code) for code in (SHOWN, SAVED)]
+        shown, saved = await median_cells(runtimes[0], [SHOWN, SAVED])
         share = await throughput(pool, runtimes, config.max_flight)
         layers = ", ".join(pool.layers)
     fresh = fresh_interpreter_cpu_s()
@@ -117,9 +117,12 @@ async def per_call(call: Callable[[], Awaitable[object]], num_calls: int) -> tup
     return (tree_cpu_s(os.getpid()) - before) / num_calls, wall
 
 
-async def median_cell(runtime: Runtime, code: str) -> float:
-    """CPU seconds that a cell reports of itself."""
-    return statistics.median([float((await runtime.run(code)).text) for _ in range(9)][1:])
+async def median_cells(runtime: Runtime, codes: list[str]) -> list[float]:
+    """CPU seconds that each cell reports of itself; they take turns, so that noise hits them
+    alike.
+    """
+    rounds = [[float((await runtime.run(code)).text) for code in codes] for _ in range(12)]
+    return [statistics.median(times) for times in zip(*rounds[2:], strict=True)]
 
 
 async def throughput(pool: SandboxPool, runtimes: list[Runtime], max_flight: int) -> float:

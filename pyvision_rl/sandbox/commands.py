@@ -16,7 +16,7 @@ __all__ = ["BenchConfig", "bench", "probe", "serve"]
 STOPS = {
     "seccomp": "processes, sockets, tracing, mounts, keyrings: every system call not on a list",
     "landlock": "reading host files, writing outside scratch, signals to others (ABI 6)",
-    "namespaces": "the host's file tree, processes and network are not there at all; bounded scratch",
+    "namespaces": "host files, processes and network are not there at all; scratch is bounded",
     "own uid": "files and processes of other runtimes and of this user; counts threads",
     "no_new_privs": "regaining rights; memory, file size and descriptors beyond the limits",
 }

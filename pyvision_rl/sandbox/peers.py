@@ -5,6 +5,7 @@ interpreter, a Jupyter kernel.
 from __future__ import annotations
 
 import base64
+import importlib
 import importlib.util
 import io
 import multiprocessing
@@ -81,8 +82,7 @@ def start_jupyter_kernel() -> tuple[Callable[[str], None], Callable[[], None], i
     """
     if not (importlib.util.find_spec("jupyter_client") and importlib.util.find_spec("ipykernel")):
         return None
-    from jupyter_client.manager import start_new_kernel
-
+    start_new_kernel = importlib.import_module("jupyter_client.manager").start_new_kernel
     manager, client = start_new_kernel()
 
     def close() -> None:

@@ -85,12 +85,13 @@ def warm_up() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     import matplotlib.pyplot as plt
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure, axes = plt.subplots()
-    axes.set_title("warm")
-    FigureCanvasAgg(figure).draw()
-    plt.close(figure)
+    from pyvision_rl.sandbox.figures import render
+
+    plt.imshow([[0.0]])
+    plt.title("warm")
+    render(plt.gcf(), "matplotlib", 10**6)
+    plt.close("all")
     num_threads = len(os.listdir("/proc/self/task"))
     if num_threads != 1:
         raise RuntimeError(

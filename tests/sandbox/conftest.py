@@ -71,15 +71,24 @@ class SyncRuntime:
         self._sandbox.call(self.runtime.close())
 
 
+def layers_left_out() -> list[Layer]:
+    """A variable lets the suite run again with fewer layers (test_elsewhere.py)."""
+    named = os.environ.get("PYVISION_SANDBOX_WITHOUT", "").split()
+    return [layer for layer in get_args(Layer) if layer in named]
+
+
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """The default configuration with a short time limit.
+    """The default configuration with a short time limit."""
+    opened = Sandbox(SandboxConfig(timeout_s=2.0, grace_s=0.5), layers_left_out())
+    yield opened
+    opened.close()
 
-    The variable lets the suite run again with fewer layers (test_elsewhere.py).
-    """
-    named = os.environ.get("PYVISION_SANDBOX_WITHOUT", "").split()
-    without = [layer for layer in get_args(Layer) if layer in named]
-    opened = Sandbox(SandboxConfig(timeout_s=2.0, grace_s=0.5), without)
+
+@pytest.fixture(scope="session")
+def patient_sandbox() -> Iterator[Sandbox]:
+    """For cells that import large libraries, perhaps from a slow disk."""
+    opened = Sandbox(SandboxConfig(timeout_s=60.0), layers_left_out())
     yield opened
     opened.close()
 

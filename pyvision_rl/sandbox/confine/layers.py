@@ -211,5 +211,6 @@ def set_environment(scratch: str) -> None:
         MPLBACKEND="Agg",
         LANG="C.UTF-8",
         PATH="/usr/bin:/bin",
+        JOBLIB_MULTIPROCESSING="0",  # it would warn at import that there are no semaphores
     )
     tempfile.tempdir = None
