@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -118,13 +119,16 @@ def usage() -> str:
     return "\n".join([*lines, "", f"{PROG} COMMAND --help lists the keys of a command."])
 
 
-def prepare_terminal() -> None:
-    """Our own lines only: log lines above the bar, no bars of the libraries."""
+def prepare_process() -> None:
+    """Our own lines only, above the bar; and no more threads than leave room for the sandbox."""
+    import torch
     from transformers.utils.logging import disable_progress_bar
 
     from pyvision_rl.console import ConsoleHandler
 
     disable_progress_bar()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
     logging.getLogger("pyvision_rl").setLevel(logging.INFO)
 
@@ -144,7 +148,7 @@ def main() -> int:
     try:
         if arguments[0] not in COMMANDS:
             raise ConfigError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
-        prepare_terminal()
+        prepare_process()
         return COMMANDS[arguments[0]].run(arguments[1:])
     except PyVisionError as error:
         sys.stderr.write(f"{PROG}: {error}\n")

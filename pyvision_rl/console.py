@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -20,7 +21,10 @@ from rich.table import Table
 
 from pyvision_rl.eval.report import Report
 
-console = Console(highlight=False)
+PLAIN_WIDTH = 120
+"""Columns of lines that go to a file or a pipe."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 class ConsoleHandler(logging.Handler):
@@ -62,7 +66,7 @@ class StageProgress:
         """Move the bar and leave a line with the step's metrics."""
         self.advance(done, total)
         parts = [f"{name} {form.format(metrics[key])}" for key, name, form in _shown(metrics)]
-        console.print(f"  step {done:>{len(str(total))}}/{total}  " + "  ".join(parts))
+        say(f"  step {done:>{len(str(total))}}/{total}  " + "  ".join(parts))
 
 
 def _shown(metrics: Mapping[str, float]) -> Iterator[tuple[str, str, str]]:
