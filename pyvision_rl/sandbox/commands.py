@@ -10,8 +10,9 @@ from pyvision_rl.errors import ConfigError
 from pyvision_rl.sandbox.bench import BenchConfig, bench
 from pyvision_rl.sandbox.config import SandboxConfig
 from pyvision_rl.sandbox.pool import SandboxPool
+from pyvision_rl.sandbox.trace import trace
 
-__all__ = ["BenchConfig", "bench", "probe", "serve"]
+__all__ = ["BenchConfig", "bench", "probe", "serve", "trace"]
 
 STOPS = {
     "seccomp": "processes, sockets, tracing, mounts, keyrings: every system call not on a list",

@@ -102,12 +102,8 @@ def conditions() -> dict[str, list[Instruction]]:
     }
 
 
-def build_filter(otherwise: Instruction | None = None) -> bytes:
-    """The program for this machine, with `OWN_PID` in place of the process id; `KeyError` on
-    others.
-
-    `otherwise` is what happens to a call that is not on the list: EPERM by default.
-    """
+def build_filter() -> bytes:
+    """The program for this machine, with `OWN_PID` in place of the process id."""
     program: list[Instruction] = [
         (LOAD, 0, 0, OFFSET_ARCH),
         (JUMP_IF_EQUAL, 1, 0, AUDIT_ARCH[platform.machine()]),
@@ -122,7 +118,7 @@ def build_filter(otherwise: Instruction | None = None) -> bytes:
     for name, number in numbers(ALLOWED_BY_ARGUMENT).items():
         body = bodies[name]
         program += [(JUMP_IF_EQUAL, 0, len(body), number), *body]
-    program.append(otherwise or refuse())
+    program.append(refuse())
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
 
 
