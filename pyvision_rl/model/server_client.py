@@ -1,0 +1,179 @@
+"""HTTP to a model server: bounded, patient with failures that pass, clear about the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+import httpx
+
+from pyvision_rl.errors import ConfigError, PyVisionError
+from pyvision_rl.model.images import PixelLimits
+
+MAX_BACKOFF_S = 60.0
+RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+CONTEXT_FULL = re.compile(
+    r"context[ _]length|context window|max_model_len|longer than the max|too many tokens",
+    re.IGNORECASE,
+)
+SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """A model behind a server, for rollouts and evaluation."""
+
+    url: str = ""
+    """Address up to and with `/v1`, such as http://127.0.0.1:8000/v1."""
+    model: str = ""
+    """Name of the model at the server; empty: the first one it lists."""
+    api: Literal["chat", "vllm"] = "chat"
+    """chat: messages to any OpenAI-compatible server, log-probs unknown. vllm: token ids to a vLLM
+    started with --enable-scale-out, with log-probs."""
+    tokenizer: str = "Qwen/Qwen2.5-VL-7B-Instruct"
+    """Folder or hub id of the tokenizer that counts (chat) or makes (vllm) tokens; a Qwen2.5-VL's.
+    """
+    pixels: PixelLimits = field(default_factory=PixelLimits)
+    """Pixels that an image may have in the context."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; it may lack for a server of one's own."""
+    max_in_flight: int = 32
+    """Requests at the same time; further ones wait."""
+    timeout_s: float = 600.0
+    """Seconds that one request may take."""
+    max_retries: int = 5
+    """Further attempts after a failure that may pass: no connection, time-out, 429, 5xx."""
+    backoff_s: float = 1.0
+    """Seconds before the first further attempt; doubled for each after it, at most 60."""
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"server: url = {self.url!r}; must start with http(s)://")
+        if self.max_in_flight < 1 or self.timeout_s <= 0:
+            raise ConfigError("server: max_in_flight and timeout_s must be positive")
+        if self.max_retries < 0 or self.backoff_s < 0:
+            raise ConfigError("server: max_retries and backoff_s must not be negative")
+
+
+class ContextFullError(PyVisionError):
+    """The server's model cannot take so long a context."""
+
+
+class ServerClient:
+    """Requests to one server. Use it as `async with`."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.num_requests = 0
+        self._slots = asyncio.Semaphore(config.max_in_flight)
+        self._model = config.model
+        key = os.environ.get(config.api_key_env, "")
+        self._http = httpx.AsyncClient(
+            timeout=config.timeout_s,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            # Loading the certificates takes a while, and plain http has no use for them.
+            verify=config.url.startswith("https:"),
+            limits=httpx.Limits(max_connections=config.max_in_flight),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def model(self) -> str:
+        """The configured model, else the first that the server lists."""
+        if not self._model:
+            listed = (await self.get("/models")).get("data")
+            first = listed[0] if isinstance(listed, list) and listed else None
+            name = first.get("id") if isinstance(first, Mapping) else None
+            if not isinstance(name, str):
+                raise PyVisionError(f"server {self.config.url}: lists no model; give server.model")
+            self._model = name
+        return self._model
+
+    async def get(self, path: str) -> Mapping[str, object]:
+        """The json object at a path below the address."""
+        return await self._request("GET", self.config.url.rstrip("/") + path, None)
+
+    async def post(self, path: str, body: Mapping[str, object]) -> Mapping[str, object]:
+        """The reply to a json body; a path in front of `/v1` is written `../path`.
+
+        Raises ContextFullError where the context is too long for the model, PyVisionError in one
+        line where the server refuses or cannot be reached after all attempts.
+        """
+        base = self.config.url.rstrip("/")
+        if path.startswith("../"):
+            base, path = base.removesuffix("/v1"), path[2:]
+        return await self._request("POST", base + path, body)
+
+    async def _request(
+        self, method: str, url: str, body: Mapping[str, object] | None
+    ) -> Mapping[str, object]:
+        async with self._slots:
+            failure = ""
+            for attempt in range(self.config.max_retries + 1):
+                self.num_requests += 1
+                wait_s = min(MAX_BACKOFF_S, self.config.backoff_s * 2**attempt)
+                try:
+                    response = await self._http.request(method, url, json=body)
+                except httpx.TransportError as error:
+                    failure = f"{type(error).__name__} {error}".strip()
+                else:
+                    if response.is_success:
+                        return _json_object(response)
+                    failure = _refusal(response)
+                    wait_s = max(wait_s, _retry_after_s(response))
+                if attempt < self.config.max_retries:
+                    # Requests that failed together must not all come back together.
+                    await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))
+        attempts = self.config.max_retries + 1
+        raise PyVisionError(f"server {url}: gave up after {attempts} attempts: {failure}")
+
+
+def _refusal(response: httpx.Response) -> str:
+    """What the server said against a request; raises where asking again is of no use."""
+    said = " ".join(response.text.split())[:SHOWN_CHARS]
+    failure = f"status {response.status_code} {said}"
+    if response.status_code in RETRIED_STATUS:
+        return failure
+    if response.status_code in (400, 413, 422) and CONTEXT_FULL.search(response.text):
+        raise ContextFullError(f"server {response.url}: {failure}")
+    raise PyVisionError(f"server {response.url}: {failure}")
+
+
+def _json_object(response: httpx.Response) -> Mapping[str, object]:
+    with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+        value = response.json()
+        if isinstance(value, Mapping):
+            return value
+    said = " ".join(response.text.split())[:SHOWN_CHARS]
+    raise PyVisionError(f"server {response.url}: reply is no json object: {said}")
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    seconds = response.headers.get("retry-after", "")
+    return min(MAX_BACKOFF_S, float(seconds)) if seconds.isdecimal() else 0.0
+
+
+def first_choice(reply: Mapping[str, object]) -> Mapping[str, object]:
+    """The first of a reply's choices. Raises PyVisionError where it has none."""
+    choices = reply.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, Mapping):
+        raise PyVisionError(f"server: a reply without choices: {str(reply)[:SHOWN_CHARS]}")
+    return choice
