@@ -18,6 +18,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 
 from pyvision_rl.sandbox.config import FigureStyle
+from pyvision_rl.sandbox.wire import FIGURES_PER_CELL
 
 MAX_SHARED_PX = 2**20
 MAX_ASPECT = 200
@@ -40,6 +41,7 @@ class FigureCapture:
         self._next_index = next_index
         self._style = style
         self._max_figures, self._max_px = limits
+        self._px_left = FIGURES_PER_CELL * self._max_px
         self.shown: list[Image.Image] = []
         self.num_dropped = 0
 
@@ -47,6 +49,7 @@ class FigureCapture:
         """Forget the last cell's figures and hook again, in case code replaced the hooks."""
         self.shown = []
         self.num_dropped = 0
+        self._px_left = FIGURES_PER_CELL * self._max_px
         plt.show = self._show_all
         capture = self._show_one
 
@@ -55,6 +58,12 @@ class FigureCapture:
             capture(figure)
 
         setattr(Figure, "show", show)  # noqa: B010 - a method is replaced on purpose
+
+    def _spend(self, num_px: int) -> None:
+        if num_px > self._px_left:
+            most = FIGURES_PER_CELL * self._max_px
+            raise ValueError(f"the figures of one cell may have {most} pixels together")
+        self._px_left -= num_px
 
     def _show_all(self, *_: object, **__: object) -> None:
         """Return every open figure as an image and close it."""
@@ -67,6 +76,7 @@ class FigureCapture:
         else:
             try:
                 image = Image.fromarray(render(figure, self._style, self._max_px))
+                self._spend(image.width * image.height)
             finally:
                 plt.close(figure)
             self._namespace[f"image_clue_{self._next_index}"] = image

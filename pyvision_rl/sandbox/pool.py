@@ -89,6 +89,8 @@ class SandboxPool:
         """An interpreter with `image_clue_k` and `video_clue_k` bound; its process starts with the
         first cell.
         """
+        if not 0 <= seed < 2**63:
+            raise InputError(f"sandbox seed {seed}: it must be 0 or more and below 2**63")
         for path in videos:
             if not Path(path).is_file():
                 raise InputError(f"video {path}: no such file")
@@ -197,6 +199,10 @@ class Runtime:
         """Run one cell; every outcome is a `CellResult`, also of a runtime that has already
         ended.
         """
+        if len(code) > wire.MAX_CODE_CHARS:
+            long = f"ValueError: a cell of {len(code)} characters, at most {wire.MAX_CODE_CHARS}"
+            return CellResult("error", long, [], 0.0)
+        code = code.encode("utf-8", "replace").decode()
         async with self._turn:
             if self._ending is not None:
                 return CellResult(self._ending, "RuntimeError: the runtime has ended", [], 0.0)

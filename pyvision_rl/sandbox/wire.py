@@ -11,8 +11,10 @@ from typing import Literal
 import msgspec
 
 LENGTH = struct.Struct("<I")
-MAX_REQUEST_BYTES = 16 << 20
-"""Largest request header (the code of a cell is in it)."""
+MAX_CODE_CHARS = 1 << 20
+"""Longest cell."""
+FIGURES_PER_CELL = 2
+"""How many figures of the largest size fit into one answer."""
 
 Size = tuple[int, int]
 """Width and height of an RGB image; its blob has 3 * width * height bytes."""
@@ -72,6 +74,8 @@ def check_reply(reply: Reply, request_id: int, max_images: int, max_image_px: in
         raise WireError("the answer is to another request")
     if len(reply.images) > max_images:
         raise WireError(f"{len(reply.images)} images in one answer")
+    if num_blob_bytes(reply.images) > 3 * FIGURES_PER_CELL * max_image_px:
+        raise WireError("more pixels than fit into one answer")
     for width, height in reply.images:
         if width <= 0 or height <= 0 or width * height > max_image_px:
             raise WireError(f"an image of {width}x{height} pixels")

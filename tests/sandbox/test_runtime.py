@@ -123,8 +123,19 @@ def test_a_seed_decides_every_generator(sandbox: Sandbox) -> None:
     assert texts[0].rstrip().endswith(f" {expected}")
 
 
+def test_code_that_cannot_be_sent_is_an_error(sandbox: Sandbox) -> None:
+    runtime = sandbox.runtime()
+    assert runtime.run("#" * (2**20 + 1)).kind == "error"
+    assert runtime.run("print('\ud800')").text == "?\n"
+    assert runtime.run("x = '\0'").kind == "error"
+    assert runtime.run("print(1)").text == "1\n"
+    runtime.close()
+
+
 def test_bad_configuration_and_missing_videos_are_refused(sandbox: Sandbox) -> None:
     with pytest.raises(ConfigError, match="timeout_s is 0"):
         SandboxConfig(timeout_s=0)
+    with pytest.raises(InputError, match="seed -1"):
+        sandbox.runtime(seed=-1)
     with pytest.raises(InputError, match="no such file"):
         sandbox.runtime(videos=["nowhere.mp4"])

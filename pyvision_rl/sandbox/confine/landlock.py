@@ -17,6 +17,8 @@ TRUNCATE, IOCTL_DEV = 1 << 14, 1 << 15
 READ = READ_FILE | READ_DIR
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 NEVER = EXECUTE | MAKE_CHAR | MAKE_SOCK | MAKE_BLOCK | IOCTL_DEV
+OWN_PROC_FILES = tuple(f"/proc/self/{name}" for name in ("maps", "stat", "statm", "status"))
+"""Not the folder: `net`, `mountinfo` and `cgroup` in it tell of the host."""
 ALL_NETWORK = 0b11
 ALL_SCOPES = 0b11
 
@@ -66,9 +68,11 @@ def restrict_files(version: int, readable: Iterable[tuple[int, bool]], scratch: 
     with ruleset(version) as rules:
         for path, is_folder in readable:
             allow(rules, READ if is_folder else READ_FILE, path)
-        for name, rights in ((scratch, everything & ~NEVER), ("/proc/self", READ)):
-            with contextlib.suppress(FileNotFoundError), open_path(name) as path:
-                allow(rules, rights, path)
+        with open_path(scratch) as path:
+            allow(rules, everything & ~NEVER, path)
+        for name in OWN_PROC_FILES:
+            with contextlib.suppress(OSError), open_path(name) as path:
+                allow(rules, READ_FILE, path)
         with contextlib.suppress(FileNotFoundError), open_path(os.devnull) as path:
             allow(rules, READ_FILE | WRITE_FILE | TRUNCATE & everything, path)
         call_libc("syscall", SYS_RESTRICT_SELF, rules, 0)

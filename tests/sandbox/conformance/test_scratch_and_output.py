@@ -89,6 +89,13 @@ def test_sixteen_figures_and_a_count(sandbox: Sandbox) -> None:
     assert "24 more figures were shown" in result.text
 
 
+def test_the_pixels_of_a_cell_are_bounded_together(sandbox: Sandbox) -> None:
+    code = "for _ in range(3):\n    plt.figure(figsize=(40, 40)); plt.show()"
+    result = sandbox.run(code)  # 16 million pixels each, 2 * 4096 ** 2 together
+    assert (result.kind, len(result.images)) == ("error", 2)
+    assert "33554432 pixels together" in result.text
+
+
 @pytest.mark.parametrize("size", ["(2000, 2000)", "(0.01, 30)", "(400, 1)"])
 def test_a_figure_that_no_model_can_read_is_an_error(sandbox: Sandbox, size: str) -> None:
     runtime = sandbox.runtime()
