@@ -1,0 +1,231 @@
+"""One trajectory or group in full, and a step's groups: what the pages show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pyvision_rl.errors import InputError
+from pyvision_rl.runs.parquet import read_table
+from pyvision_rl.runs.records import record_path
+from pyvision_rl.runs.schema import StoredTrajectory
+from pyvision_rl.viewer.index import Ref, RunIndex
+from pyvision_rl.viewer.looks import Looks, VideoFacts, find_looks
+from pyvision_rl.viewer.media import sizes_in_runtime, video_facts
+from pyvision_rl.viewer.query import Query
+from pyvision_rl.viewer.turns import TurnView, view_turns
+
+Row = dict[str, object]
+"""The light columns of a trajectory by name."""
+
+MEMBER_COLUMNS = (
+    "group",
+    "index",
+    "answer",
+    "stop",
+    "accuracy",
+    "tool",
+    "reward",
+    "advantage",
+    "dropped",
+    "num_turns",
+    "num_tool_calls",
+    "num_ok_tool_calls",
+    "num_completion_tokens",
+)
+
+
+@dataclass(frozen=True)
+class GivenImage:
+    """The k-th image of the task. `size` is its size in the runtime, None where unknown.
+
+    `seen` is the sha1 of what the prompt showed, empty where the policy did not see it.
+    `has_file`: the task's own file is still there.
+    """
+
+    size: tuple[int, int] | None
+    seen: str
+    has_file: bool
+    path: str
+
+
+@dataclass(frozen=True)
+class GivenVideo:
+    """The k-th video of the task; its length is 0 where it cannot be read."""
+
+    path: str
+    num_frames: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class TrajectoryView:
+    """A trajectory as its page shows it. `row` has the light columns."""
+
+    ref: Ref
+    row: Row
+    prompt: str
+    num_prompt_tokens: int
+    images: tuple[GivenImage, ...]
+    videos: tuple[GivenVideo, ...]
+    turns: tuple[TurnView, ...]
+    looks: Looks
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Where a trajectory stands among those that fit a query; `position` None: it does not fit."""
+
+    total: int
+    position: int | None
+    previous: Ref | None
+    next: Ref | None
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """A drawn group: its task, its trajectories, what became of it."""
+
+    group: int
+    task_id: str
+    question: str
+    gold: str
+    kind: str
+    source: str
+    rank: int | None
+    reward_mean: float
+    reward_std: float
+    thumbnail: str
+    members: tuple[Row, ...]
+
+
+def view_group(index: RunIndex, phase: str, step: int, group: int) -> list[TrajectoryView]:
+    """Every trajectory of a group. Raises InputError."""
+    part = index.part(phase, step)
+    rows = part.filter(pc.equal(part["group"], group)).to_pylist()
+    if not rows:
+        raise InputError(f"{index.reader.path}: step {step} in {phase} has no group {group}")
+    stored = index.reader.stored(step, phase, [group])
+    if len(stored) != len(rows):
+        raise InputError(f"{index.reader.path}: step {step} in {phase}: turns do not fit")
+    return [_view(phase, step, *pair) for pair in zip(stored, rows, strict=True)]
+
+
+def view_trajectory(index: RunIndex, ref: Ref) -> TrajectoryView:
+    """One trajectory. Raises InputError."""
+    for view in view_group(index, ref.phase, ref.step, ref.group):
+        if view.ref == ref:
+            return view
+    raise InputError(f"{index.reader.path}: step {ref.step}: no trajectory {ref.index} in group")
+
+
+def stored_trajectory(index: RunIndex, ref: Ref) -> StoredTrajectory:
+    """The record of one trajectory. Raises InputError."""
+    for stored in index.reader.stored(ref.step, ref.phase, [ref.group]):
+        if stored.index == ref.index:
+            return stored
+    raise InputError(f"{index.reader.path}: step {ref.step}: no trajectory {ref.index} in group")
+
+
+def list_rows(index: RunIndex, query: Query, offset: int, limit: int) -> tuple[int, list[Row]]:
+    """How many trajectories fit, and a page of them."""
+    places = query.rows(index.table)
+    rows = index.table.take(places.slice(offset, limit)).to_pylist()
+    return len(places), list(map(_for_browser, rows))
+
+
+def find_neighbours(index: RunIndex, query: Query, ref: Ref) -> Neighbours:
+    """The trajectories before and after one in the order of a query."""
+    table = index.table
+    places = query.rows(table)
+    keys = table.select(["phase", "step", "group", "index"]).take(places)
+    is_ref = pc.and_(pc.equal(keys["step"], ref.step), pc.equal(keys["group"], ref.group))
+    is_ref = pc.and_(is_ref, pc.equal(keys["index"], ref.index))
+    is_ref = pc.and_(is_ref, pc.equal(keys["phase"], ref.phase))
+    position = pc.index(is_ref, True).as_py()
+    if position < 0:
+        return Neighbours(len(places), None, None, None)
+    at = partial(_ref_at, keys)
+    return Neighbours(len(places), position, at(position - 1), at(position + 1))
+
+
+def view_groups(index: RunIndex, phase: str, step: int) -> list[GroupView]:
+    """The groups of a step as they were drawn. Raises InputError."""
+    rows = index.part(phase, step).to_pylist()
+    thumbnails = _thumbnails(index, phase, step)
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["group"], []).append(row)
+    return [_view_group(members, thumbnails.get(key, "")) for key, members in groups.items()]
+
+
+def _view(phase: str, step: int, stored: StoredTrajectory, row: Row) -> TrajectoryView:
+    sizes = sizes_in_runtime(stored.prompt.text, stored.task_images)
+    facts = [video_facts(path) for path in stored.task_videos]
+    images = tuple(
+        GivenImage(
+            size=sizes.get(k),
+            seen=stored.prompt.images[k] if k < len(stored.prompt.images) else "",
+            has_file=path.is_file(),
+            path=str(path),
+        )
+        for k, path in enumerate(stored.task.images)
+    )
+    return TrajectoryView(
+        ref=Ref(phase, step, stored.group, stored.index),
+        row=_for_browser(row),
+        prompt=stored.prompt.text,
+        num_prompt_tokens=len(stored.prompt.token_ids),
+        images=images,
+        videos=tuple(map(_view_video, stored.task_videos, facts)),
+        turns=view_turns(stored.turns, len(stored.task_images)),
+        looks=find_looks([turn.code for turn in stored.turns], sizes, dict(enumerate(facts))),
+    )
+
+
+def _for_browser(row: Row) -> Row:
+    """A seed has more digits than a number of JavaScript."""
+    return row | {"seed": str(row["seed"])}
+
+
+def _view_video(path: str, facts: VideoFacts) -> GivenVideo:
+    return GivenVideo(path, facts.num_frames, facts.fps)
+
+
+def _ref_at(keys: pa.Table, place: int) -> Ref | None:
+    if not 0 <= place < len(keys):
+        return None
+    return Ref(**keys.slice(place, 1).to_pylist()[0])
+
+
+def _view_group(rows: Sequence[Row], thumbnail: str) -> GroupView:
+    first = rows[0]
+    rewards = pa.array([row["reward"] for row in rows if row["stop"] != "sandbox_lost"])
+    return GroupView(
+        group=int(str(first["group"])),
+        task_id=str(first["task_id"]),
+        question=str(first["question"]),
+        gold=str(first["gold"]),
+        kind=str(first["ability"]),
+        source=str(first["source"]),
+        rank=next((row["rank"] for row in rows if isinstance(row["rank"], int)), None),
+        reward_mean=pc.mean(rewards).as_py() or 0.0,
+        reward_std=pc.stddev(rewards).as_py() or 0.0,
+        thumbnail=thumbnail,
+        members=tuple({name: row[name] for name in MEMBER_COLUMNS} for row in rows),
+    )
+
+
+def _thumbnails(index: RunIndex, phase: str, step: int) -> dict[int, str]:
+    """Sha1 of each group's first given image; nothing else of the turns is read."""
+    path = record_path(index.reader.path, "turns", phase, step)
+    table = read_table(path, ["group", "prompt.images.list.element"])
+    names: dict[int, str] = {}
+    for row in table.to_pylist():
+        if row["prompt"]["images"]:
+            names.setdefault(row["group"], row["prompt"]["images"][0])
+    return names

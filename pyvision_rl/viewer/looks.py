@@ -1,0 +1,230 @@
+"""Where a trajectory's programs looked: crops of images and frames of videos, read off the code.
+
+Nothing is run. A look whose place cannot be read from the text is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pyvision_rl.viewer.arithmetic import UNKNOWN, Arithmetic, is_number, numbers
+
+MAX_LOOKS = 400
+"""Looks kept of one trajectory."""
+
+_SAME_GEOMETRY = frozenset(
+    {"convert", "copy", "filter", "point", "astype", "enhance", "array", "asarray", "fromarray"}
+    | {"Contrast", "Sharpness", "Brightness", "Color", "autocontrast", "equalize", "grayscale"}
+)
+"""Functions and methods whose result has the pixels of the image in the same places."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of `image_clue_{image}` that the program of a turn cut out.
+
+    `box` is left, top, right, bottom in pixels of that image as it is in the runtime.
+    """
+
+    turn: int
+    image: int
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Frames of `video_clue_{video}`, by number, that the program of a turn decoded."""
+
+    turn: int
+    video: int
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """All that could be read off."""
+
+    crops: tuple[Crop, ...] = ()
+    fetches: tuple[Fetch, ...] = ()
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """Length of a video: number of frames and frames per second, 0 where unknown."""
+
+    num_frames: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """An image made of the `box` of a given one, itself `width` x `height` pixels large."""
+
+    image: int
+    box: tuple[float, float, float, float]
+    width: float
+    height: float
+
+    def part(self, left: float, top: float, right: float, bottom: float) -> _Picture | None:
+        """The picture of a part given in this picture's own pixels, None where it is empty."""
+        left, right = max(0.0, left), min(self.width, right)
+        top, bottom = max(0.0, top), min(self.height, bottom)
+        if right <= left or bottom <= top:
+            return None
+        x0, y0, x1, y1 = self.box
+        across, down = (x1 - x0) / self.width, (y1 - y0) / self.height
+        box = (x0 + left * across, y0 + top * down, x0 + right * across, y0 + bottom * down)
+        return _Picture(self.image, box, right - left, bottom - top)
+
+
+@dataclass(frozen=True)
+class _Video:
+    number: int
+    facts: VideoFacts
+
+
+@dataclass
+class _Found:
+    crops: list[Crop] = field(default_factory=list)
+    fetches: list[Fetch] = field(default_factory=list)
+
+
+def find_looks(
+    codes: Sequence[str | None],
+    images: Mapping[int, tuple[int, int]],
+    videos: Mapping[int, VideoFacts],
+) -> Looks:
+    """Looks in the programs of a trajectory's turns (None: no program), in order.
+
+    `images` and `videos` hold the sizes of those whose size in the runtime is known.
+    """
+    reader = _Reader(images, videos)
+    for turn, code in enumerate(codes):
+        if code is not None:
+            reader.turn = turn
+            reader.read(code)
+    return Looks(tuple(reader.found.crops), tuple(reader.found.fetches))
+
+
+class _Reader(Arithmetic):
+    """Arithmetic that knows images and videos."""
+
+    def __init__(
+        self, images: Mapping[int, tuple[int, int]], videos: Mapping[int, VideoFacts]
+    ) -> None:
+        pictures = {
+            f"image_clue_{k}": _Picture(k, (0.0, 0.0, float(w), float(h)), w, h)
+            for k, (w, h) in images.items()
+        }
+        readers = {f"video_clue_{k}": _Video(k, facts) for k, facts in videos.items()}
+        super().__init__(pictures | readers)
+        self.turn = 0
+        self.found = _Found()
+
+    def attribute(self, value: object, name: str) -> object:
+        if isinstance(value, _Picture):
+            width, height = int(value.width), int(value.height)
+            known = {"width": width, "height": height, "size": (width, height)}
+            return (known | {"shape": (height, width, 3)}).get(name, UNKNOWN)
+        return UNKNOWN
+
+    def item(self, value: object, index: ast.expr) -> object:
+        if isinstance(value, _Picture):
+            return self._slice(value, index)
+        if isinstance(value, _Video):
+            self._fetch(value, self._frame_numbers(value, index))
+            return UNKNOWN
+        return super().item(value, index)
+
+    def function(self, name: str, args: Sequence[object]) -> object:
+        first = args[0] if args else UNKNOWN
+        if isinstance(first, _Picture) and name in _SAME_GEOMETRY:
+            return first
+        if isinstance(first, _Video) and name == "len" and first.facts.num_frames:
+            return first.facts.num_frames
+        return super().function(name, args)
+
+    def method(
+        self, value: object, name: str, args: Sequence[object], named: Mapping[str, object]
+    ) -> object:
+        if isinstance(value, _Picture):
+            return self._picture_method(value, name, [*args, *named.values()])
+        if isinstance(value, _Video):
+            return self._video_method(value, name, args)
+        if isinstance(value, tuple) and name in ("astype", "tolist", "round"):
+            return tuple(int(part) for part in value) if all(map(is_number, value)) else UNKNOWN
+        return UNKNOWN
+
+    def _picture_method(self, picture: _Picture, name: str, args: Sequence[object]) -> object:
+        if name == "crop":
+            box = numbers(args[0], 4) if args else None
+            return self._cut(picture, *box) if box else UNKNOWN
+        if name == "resize":
+            size = numbers(args[0], 2) if args else None
+            fits = size is not None and min(size) >= 1
+            return _Picture(picture.image, picture.box, *size) if size and fits else UNKNOWN
+        return picture if name in _SAME_GEOMETRY else UNKNOWN
+
+    def _cut(
+        self, picture: _Picture, left: float, top: float, right: float, bottom: float
+    ) -> object:
+        part = picture.part(left, top, right, bottom)
+        if part is None:
+            return UNKNOWN
+        crop = Crop(self.turn, part.image, part.box)
+        if part.box != picture.box and crop not in self.found.crops and self._room():
+            self.found.crops.append(crop)
+        return part
+
+    def _slice(self, picture: _Picture, index: ast.expr) -> object:
+        """`array[top:bottom, left:right]`, each bound optional or counted from the end."""
+        parts = index.elts[:2] if isinstance(index, ast.Tuple) else [index]
+        if not all(isinstance(part, ast.Slice) and part.step is None for part in parts):
+            return UNKNOWN
+        top, bottom = self._bounds(parts[0], picture.height)
+        left, right = self._bounds(parts[1] if len(parts) > 1 else None, picture.width)
+        if top is None or bottom is None or left is None or right is None:
+            return UNKNOWN
+        return self._cut(picture, left, top, right, bottom)
+
+    def _bounds(self, part: ast.expr | None, length: float) -> tuple[float | None, float | None]:
+        if not isinstance(part, ast.Slice):
+            return 0.0, length
+        return self._bound(part.lower, 0.0, length), self._bound(part.upper, length, length)
+
+    def _bound(self, node: ast.expr | None, default: float, length: float) -> float | None:
+        if node is None:
+            return default
+        value = self.evaluate(node)
+        if not isinstance(value, (int, float)) or not is_number(value):
+            return None
+        return max(0.0, value + length) if value < 0 else float(value)
+
+    def _video_method(self, video: _Video, name: str, args: Sequence[object]) -> object:
+        if name == "get_avg_fps" and video.facts.fps:
+            return video.facts.fps
+        if name == "get_batch" and args and isinstance(args[0], tuple):
+            self._fetch(video, args[0])
+        return UNKNOWN
+
+    def _frame_numbers(self, video: _Video, index: ast.expr) -> tuple[object, ...]:
+        if isinstance(index, ast.Slice):
+            bounds = self._bounds(index, float(video.facts.num_frames))
+            step = self.evaluate(index.step) if index.step else 1
+            if None in bounds or not isinstance(step, int) or step < 1:
+                return ()
+            return tuple(range(int(bounds[0] or 0), int(bounds[1] or 0), step)[:MAX_LOOKS])
+        value = self.evaluate(index)
+        return value if isinstance(value, tuple) else (value,)
+
+    def _fetch(self, video: _Video, wanted: Sequence[object]) -> None:
+        found = [int(part) for part in wanted if isinstance(part, (int, float))]
+        count = video.facts.num_frames
+        frames = tuple(part + count if part < 0 else part for part in found)
+        if frames and min(frames) >= 0 and self._room():
+            self.found.fetches.append(Fetch(self.turn, video.number, frames[:MAX_LOOKS]))
+
+    def _room(self) -> bool:
+        return len(self.found.crops) + len(self.found.fetches) < MAX_LOOKS

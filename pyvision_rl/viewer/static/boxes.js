@@ -1,0 +1,51 @@
+// A given image with the places drawn on it that programs cropped; a video with its fetched frames.
+import { h, number, s } from "./dom.js";
+
+export function turnColour(turn) {
+  return `var(--line-${turn % 8})`;
+}
+
+function boxShape(crop, width, height, onPick) {
+  const [left, top, right, bottom] = crop.box;
+  const unit = Math.max(width, height);
+  const size = unit * 0.045;
+  const above = top > size * 1.2;
+  const label = String(crop.turn + 1);
+  const wide = size * (0.5 + 0.55 * label.length);
+  const labelTop = above ? top - size : top;
+  return s("g", { class: "box", style: { color: turnColour(crop.turn) }, "data-turn": crop.turn, onclick: (event) => { event.stopPropagation(); onPick(crop.turn); } },
+    s("title", {}, `turn ${label}: ${crop.box.map((side) => Math.round(side)).join(", ")}`),
+    s("rect", { class: "edge", x: left, y: top, width: right - left, height: bottom - top, "vector-effect": "non-scaling-stroke" }),
+    s("rect", { class: "flag", x: left, y: labelTop, width: wide, height: size }),
+    s("text", { x: left + wide / 2, y: labelTop + size * 0.78, "font-size": size * 0.82, "text-anchor": "middle" }, label));
+}
+
+// size: of the image in the runtime, in whose pixels the crops are given.
+export function imageWithBoxes({ url, alt, size, crops, onPick, onOpen }) {
+  const image = h("img", { src: url, alt, onclick: onOpen });
+  image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth < 240));
+  const drawn = size && crops.length
+    ? s("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, preserveAspectRatio: "none", "aria-hidden": "true" }, crops.map((crop) => boxShape(crop, size[0], size[1], onPick)))
+    : null;
+  return h("div", { class: "boxed" }, image, drawn);
+}
+
+function clock(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+export function timeline(video, name, fetches, onPick) {
+  const asked = fetches.flatMap((fetch) => fetch.frames);
+  const count = video.num_frames || Math.max(1, ...asked.map((frame) => frame + 1));
+  const at = (frame) => `${(frame / Math.max(1, count - 1)) * 100}%`;
+  const when = (frame) => (video.fps ? clock(frame / video.fps) : `frame ${frame}`);
+  const length = video.num_frames ? `${number(video.num_frames)} frames${video.fps ? `, ${clock(video.num_frames / video.fps)}` : ""}` : "length unknown";
+  return h("div", { class: "timeline" },
+    h("div", { class: "caption" }, h("code", {}, name), ` ${length} · ${asked.length} fetched`),
+    h("div", { class: "track" }, fetches.flatMap((fetch) => fetch.frames.map((frame) => h("button", {
+      type: "button", class: "frame", style: { left: at(frame), color: turnColour(fetch.turn) },
+      title: `turn ${fetch.turn + 1}: ${when(frame)}`, "aria-label": `turn ${fetch.turn + 1}, ${when(frame)}`, onclick: () => onPick(fetch.turn),
+    })))),
+    h("div", { class: "ends" }, h("span", {}, when(0)), h("span", {}, when(count - 1))));
+}

@@ -1,0 +1,114 @@
+// Line charts as SVG: several runs overlaid, a value's kinds as thinner lines.
+import { h, number, s } from "./dom.js";
+
+const WIDTH = 380;
+const HEIGHT = 190;
+const LEFT = 40;
+const RIGHT_EDGE = 10;
+const TOP = 10;
+const BOTTOM = 22;
+const MAX_POINTS = 600;
+
+function niceTicks(low, high, count) {
+  const span = high - low || 1;
+  const raw = span / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw);
+  const ticks = [];
+  for (let tick = Math.ceil(low / step) * step; tick <= high + step * 1e-6; tick += step) ticks.push(Number(tick.toPrecision(12)));
+  return ticks;
+}
+
+function tickText(tick, step) {
+  if (Math.abs(tick) >= 10000) return `${tick / 1000}k`;
+  if (step < 0.0005) return tick === 0 ? "0" : tick.toExponential(0);
+  return tick.toFixed(Math.max(0, Math.min(4, Math.ceil(-Math.log10(step) - 1e-9) + (/25$/.test(step.toPrecision(2).replace(".", "")) ? 1 : 0))));
+}
+
+export function smooth(points, weight) {
+  if (!weight) return points;
+  let mean = 0;
+  let mass = 0;
+  return points.map(([x, y]) => {
+    mean = weight * mean + (1 - weight) * y;
+    mass = weight * mass + (1 - weight);
+    return [x, mean / mass];
+  });
+}
+
+// Of each stretch of points the lowest and the highest stay: spikes survive.
+function thin(points) {
+  if (points.length <= MAX_POINTS) return points;
+  const size = Math.ceil(points.length / (MAX_POINTS / 2));
+  const kept = [];
+  for (let start = 0; start < points.length; start += size) {
+    const part = points.slice(start, start + size);
+    const sorted = [...part].sort((a, b) => a[1] - b[1]);
+    kept.push(...[sorted[0], sorted.at(-1)].sort((a, b) => a[0] - b[0]));
+  }
+  return kept;
+}
+
+function path(points, x, y) {
+  return points.map(([px, py], place) => `${place ? "L" : "M"}${x(px).toFixed(1)} ${y(py).toFixed(1)}`).join("");
+}
+
+function bounds(lines, share) {
+  const xs = lines.flatMap((line) => [line.points[0][0], line.points.at(-1)[0]]);
+  const ys = lines.flatMap((line) => line.points.map((point) => point[1]));
+  let [left, right] = [Math.min(...xs), Math.max(...xs)];
+  if (left === right) [left, right] = [left - 1, right + 1];
+  if (share) return { left, right, low: 0, high: 1 };
+  let low = ys.reduce((a, b) => Math.min(a, b), Infinity);
+  let high = ys.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (low >= 0 && low < 0.6 * high) low = 0;
+  if (low === high) [low, high] = [low - (Math.abs(low) || 1) * 0.5, high + (Math.abs(high) || 1) * 0.5];
+  const room = (high - low) * 0.06;
+  return { left, right, low: low === 0 ? 0 : low - room, high: high + room };
+}
+
+// lines: [{ label, colour, points: [[step, value]], thin }]; share: the axis runs from 0 to 1.
+export function chart({ title, lines, share = false, weight = 0, onStep = null }) {
+  const drawn = lines.filter((line) => line.points.length);
+  const { left, right, low, high } = bounds(drawn, share);
+  const x = (value) => LEFT + ((value - left) / (right - left)) * (WIDTH - LEFT - RIGHT_EDGE);
+  const y = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
+  const ticks = niceTicks(low, high, 4);
+  const grid = ticks.map((tick) => [
+    s("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT_EDGE, y1: y(tick), y2: y(tick) }),
+    s("text", { class: "tick", x: LEFT - 6, y: y(tick) + 3.5, "text-anchor": "end" }, share ? `${Math.round(tick * 100)}%` : tickText(tick, ticks[1] - ticks[0])),
+  ]);
+  const steps = niceTicks(left, right, 5).filter(Number.isInteger).map((tick) =>
+    s("text", { class: "tick", x: x(tick), y: HEIGHT - 6, "text-anchor": "middle" }, number(tick)));
+  const curves = drawn.map((line) => {
+    const smoothed = thin(smooth(line.points, weight));
+    return s("g", { style: { color: line.colour } },
+      weight > 0 && s("path", { class: "curve faint", d: path(thin(line.points), x, y) }),
+      s("path", { class: `curve ${line.thin ? "thin" : ""}`, d: path(smoothed, x, y) }),
+      line.points.length <= 30 && smoothed.map(([px, py]) => s("circle", { class: "dot", cx: x(px), cy: y(py), r: line.thin ? 1.6 : 2.4 })));
+  });
+  const cursor = s("g", { class: "cursor" });
+  const tip = h("div", { class: "tip", hidden: true });
+  const image = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title, class: onStep ? "clickable" : "" }, grid, steps, curves, cursor);
+  const read = (event) => {
+    const box = image.getBoundingClientRect();
+    const wanted = left + (((event.clientX - box.left) / box.width) * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT_EDGE) * (right - left);
+    const all = drawn.flatMap((line) => line.points.map((point) => point[0]));
+    return all.reduce((best, step) => (Math.abs(step - wanted) < Math.abs(best - wanted) ? step : best), all[0]);
+  };
+  const point = (event) => {
+    const step = read(event);
+    const rows = drawn.map((line) => ({ line, value: line.points.find((candidate) => candidate[0] === step)?.[1] }))
+      .filter((row) => row.value !== undefined).sort((a, b) => b.value - a.value);
+    cursor.replaceChildren(s("line", { x1: x(step), x2: x(step), y1: TOP, y2: HEIGHT - BOTTOM }),
+      ...rows.map((row) => s("circle", { cx: x(step), cy: y(row.value), r: 3.2, style: { color: row.line.colour } })));
+    tip.replaceChildren(h("b", {}, `step ${step}`), ...rows.map((row) =>
+      h("div", {}, h("i", { class: "swatch", style: { background: row.line.colour } }), h("span", {}, row.line.label), h("b", {}, number(row.value, 3)))));
+    tip.hidden = false;
+    tip.classList.toggle("left", x(step) > WIDTH / 2);
+  };
+  image.addEventListener("pointermove", point);
+  image.addEventListener("pointerleave", () => { tip.hidden = true; cursor.replaceChildren(); });
+  if (onStep) image.addEventListener("click", (event) => onStep(read(event)));
+  return h("div", { class: "plot" }, image, tip);
+}

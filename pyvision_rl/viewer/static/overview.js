@@ -1,0 +1,182 @@
+// All runs at a glance, and their curves.
+import { chart } from "./charts.js";
+import { address, ago, fixed, h, notice, number, plural, words } from "./dom.js";
+
+// key: a metric, its kinds are key/<kind>; parts: all metrics below that prefix, a line each.
+const SECTIONS = [
+  ["Answers", [
+    { title: "Accuracy on unseen tasks", key: "eval/accuracy", share: true },
+    { title: "Accuracy of rollouts", key: "reward/accuracy", share: true },
+    { title: "Reward of rollouts", key: "reward/mean" },
+    { title: "Reward for tool calls", key: "reward/tool" },
+  ]],
+  ["Interaction", [
+    { title: "Tool calls per trajectory", key: "rollout/tool_calls" },
+    { title: "Trajectories without a call", key: "rollout/zero_call_share", share: true },
+    { title: "Failed calls per trajectory", key: "rollout/failed_calls" },
+    { title: "Turns per trajectory", key: "rollout/turns" },
+    { title: "Visual tokens per trajectory", key: "rollout/visual_tokens" },
+    { title: "Visual tokens shown by programs", key: "rollout/visual_tokens_shown" },
+    { title: "Tokens written per trajectory", key: "rollout/completion_tokens" },
+    { title: "How episodes ended", parts: "stop", share: true },
+    { title: "Calls on unseen tasks", key: "eval/tool_calls_mean" },
+  ]],
+  ["Selection", [
+    { title: "Dropped, by reason", parts: "select/dropped" },
+    { title: "Groups of constant reward", key: "select/constant_share", share: true },
+    { title: "Spread of rewards in a group", key: "select/reward_std" },
+    { title: "Right answers with negative advantage", key: "select/right_negative_share", share: true },
+  ]],
+  ["Learning", [
+    { title: "Entropy per token (nats)", key: "loss/entropy" },
+    { title: "SFT loss per token", key: "loss/sft" },
+    { title: "Policy loss", key: "loss/policy" },
+    { title: "Clipped share", key: "loss/clip_frac" },
+    { title: "Sampler to learner KL", key: "loss/sampler_kl" },
+    { title: "Gradient norm", key: "learner/grad_norm" },
+  ]],
+];
+
+const PART_COLOURS = 8;
+
+function runColour(place) {
+  return `var(--line-${place % PART_COLOURS})`;
+}
+
+// A reason that did not occur in a step is not logged there: absent is then given as 0.
+function points(metrics, key, absent = null) {
+  const values = metrics.values[key];
+  if (!values) return [];
+  return metrics.steps.map((step, place) => [step, values[place] ?? absent]).filter(([, value]) => value !== null && value !== undefined);
+}
+
+function keysBelow(shown, prefix) {
+  const keys = new Set(shown.flatMap(({ metrics }) => Object.keys(metrics.values)));
+  return [...keys].filter((key) => key.startsWith(`${prefix}/`)).sort();
+}
+
+function panelLines(panel, shown, kinds) {
+  const many = shown.length > 1;
+  const below = panel.parts || kinds ? keysBelow(shown, panel.parts ?? panel.key) : [];
+  return shown.flatMap(({ name, colour, metrics }) => [
+    ...below.map((key, place) => ({
+      label: `${many ? `${name} · ` : ""}${words(key.slice((panel.parts ?? panel.key).length + 1))}`,
+      colour: many ? colour : runColour(place + (panel.parts ? 0 : 1)),
+      points: points(metrics, key, panel.parts ? 0 : null),
+      thin: true,
+    })),
+    ...(panel.key ? [{ label: many ? name : "all", colour: many ? colour : "var(--ink)", points: points(metrics, panel.key), thin: false }] : []),
+  ]).filter((line) => line.points.length);
+}
+
+function card(panel, shown, settings) {
+  const lines = panelLines(panel, shown, settings.kinds);
+  if (!lines.length) return null;
+  const single = shown.length === 1 && panel.key ? lines.find((line) => !line.thin) : null;
+  const legend = lines.length > 1 && shown.length === 1 && h("div", { class: "legend" },
+    lines.map((line) => h("span", {}, h("i", { class: "swatch", style: { background: line.colour } }), line.label)));
+  const onStep = shown.length === 1 && shown[0].phase ? (step) => { location.hash = address("groups", shown[0].name, shown[0].phase, step); } : null;
+  return h("figure", { class: "card chart" },
+    h("figcaption", {}, h("span", {}, panel.title), single && h("b", {}, panel.share ? share(single.points.at(-1)[1]) : number(single.points.at(-1)[1], 3))),
+    chart({ title: panel.title, lines, share: panel.share, weight: settings.weight, onStep }), legend);
+}
+
+function otherPanels(shown) {
+  const named = SECTIONS.flatMap(([, panels]) => panels);
+  const known = (key) => named.some((panel) => key === panel.key || key.startsWith(`${panel.key ?? panel.parts}/`));
+  const keys = new Set(shown.flatMap(({ metrics }) => Object.keys(metrics.values)));
+  return [...keys].filter((key) => !known(key)).sort().map((key) => ({ title: key, key }));
+}
+
+function sections(shown, settings) {
+  const parts = [...SECTIONS, ["Everything else", otherPanels(shown)]];
+  return parts.map(([title, panels]) => {
+    const cards = panels.map((panel) => card(panel, shown, settings)).filter(Boolean);
+    return cards.length ? h("section", {}, h("h2", {}, title), h("div", { class: "cards" }, cards)) : null;
+  });
+}
+
+function firstOf(latest, ...keys) {
+  const key = keys.find((candidate) => latest[candidate] !== undefined && latest[candidate] !== null);
+  return key ? latest[key] : null;
+}
+
+function runRow(run, colour, chosen, onToggle) {
+  const { latest } = run;
+  const open = run.num_trajectories ? address("list", run.name) : null;
+  return h("tr", { class: run.problems.length ? "troubled" : "" },
+    h("td", { class: "pick" }, h("input", { type: "checkbox", checked: chosen, "aria-label": `draw ${run.name}`, disabled: !run.num_steps, onchange: onToggle })),
+    h("td", { class: "name" }, h("i", { class: "swatch", style: { background: colour } }), open ? h("a", { href: open, title: run.path }, run.name) : h("span", { title: run.path }, run.name),
+      run.running && h("span", { class: "pill live" }, "running")),
+    h("td", { class: "num" }, number(run.num_steps)),
+    h("td", { class: "num" }, number(run.num_trajectories)),
+    h("td", { class: "num strong" }, fixed(firstOf(latest, "eval/accuracy", "reward/accuracy"))),
+    h("td", { class: "num" }, fixed(firstOf(latest, "reward/mean"))),
+    h("td", { class: "num" }, fixed(firstOf(latest, "eval/tool_calls_mean", "rollout/tool_calls"))),
+    h("td", { class: "num" }, share(firstOf(latest, "eval/zero_call_share", "rollout/zero_call_share"))),
+    h("td", { class: "num" }, number(run.num_checkpoints)),
+    h("td", { class: "muted" }, run.unix_s ? ago(run.unix_s) : "–"));
+}
+
+function share(value) {
+  return value === null ? "–" : `${Math.round(value * 100)}%`;
+}
+
+export async function overviewPage(route, app) {
+  const settings = { weight: Number(route.query.get("smooth") ?? 0), kinds: route.query.get("kinds") ?? "" };
+  const curved = app.runs.filter((run) => run.num_steps > 1);
+  const asked = route.query.get("runs");
+  const chosen = new Set(asked !== null ? asked.split(",").filter(Boolean) : (curved.length ? curved : app.runs).slice(0, 6).map((run) => run.name));
+  const known = new Map();
+  const table = h("div", { class: "card scroll" });
+  const curves = h("div", { class: "curves" });
+
+  const colourOf = (name) => {
+    const place = app.runs.filter((run) => chosen.has(run.name)).findIndex((run) => run.name === name);
+    return place < 0 ? "var(--hair)" : runColour(place);
+  };
+  const perKind = (shown) => (settings.kinds ? settings.kinds === "yes" : shown.length === 1);
+
+  async function shownRuns() {
+    const picked = app.runs.filter((run) => chosen.has(run.name) && run.num_steps);
+    return Promise.all(picked.map(async (run) => {
+      const stamp = `${run.num_steps} ${run.unix_s}`;
+      if (known.get(run.name)?.stamp !== stamp) known.set(run.name, { stamp, metrics: await app.source.metrics(run.name) });
+      return { name: run.name, colour: colourOf(run.name), metrics: known.get(run.name).metrics, phase: run.phases.includes("train") ? "train" : null };
+    }));
+  }
+
+  async function draw() {
+    const rows = app.runs.map((run) => runRow(run, colourOf(run.name), chosen.has(run.name), (event) => {
+      if (event.target.checked) chosen.add(run.name); else chosen.delete(run.name);
+      app.remember({ runs: [...chosen].join(",") });
+      draw();
+    }));
+    const titles = ["", "run", "steps", "trajectories", "accuracy", "reward", "calls", "no call", "checkpoints", "last step"];
+    table.replaceChildren(h("table", { class: "runs" },
+      h("thead", {}, h("tr", {}, titles.map((title, place) => h("th", { class: place > 1 && place < 9 ? "num" : "" }, title)))),
+      h("tbody", {}, rows)));
+    const problems = app.runs.flatMap((run) => run.problems);
+    const shown = await shownRuns();
+    kindsBox.checked = perKind(shown);
+    curves.replaceChildren(...problems.map((problem) => notice(problem, "bad")),
+      ...(shown.length ? sections(shown, { ...settings, kinds: perKind(shown) }).filter(Boolean) : [notice("No metrics yet. Curves appear with the first step.")]));
+  }
+
+  const kindsBox = h("input", { type: "checkbox", onchange: () => {
+    settings.kinds = kindsBox.checked ? "yes" : "no";
+    app.remember({ kinds: settings.kinds });
+    draw();
+  } });
+  const tools = h("div", { class: "toolbar" },
+    h("label", { class: "field slider" }, h("span", {}, "Smoothing"),
+      h("input", { type: "range", min: 0, max: 0.95, step: 0.05, value: settings.weight, oninput: (event) => {
+        settings.weight = Number(event.target.value);
+        app.remember({ smooth: settings.weight || "" });
+        draw();
+      } })),
+    h("label", { class: "check" }, kindsBox, "per kind"),
+    h("span", { class: "muted grow" }, "With one run drawn, a click into a curve opens the groups of that step."));
+  await draw();
+  return { title: "Curves", node: h("div", { class: "page" }, h("h1", {}, plural(app.runs.length, "run")), table, tools, curves), refresh: draw };
+}

@@ -1,0 +1,95 @@
+// The turns of a trajectory: thought, program, output, figures, answer, and their tokens.
+import { turnColour } from "./boxes.js";
+import { h, number, pill, plural } from "./dom.js";
+
+const LONG_LINES = 28;
+
+function clamped(node, text) {
+  if (text.split("\n").length <= LONG_LINES && text.length < 6000) return node;
+  node.classList.add("clamped");
+  const button = h("button", { type: "button", class: "link", onclick: () => {
+    const open = node.classList.toggle("clamped");
+    button.textContent = open ? "show all" : "show less";
+  } }, "show all");
+  return [node, button];
+}
+
+function segmentNode(segment) {
+  const text = segment.pieces.map((piece) => piece[1]).join("");
+  if (segment.kind === "code") {
+    return clamped(h("pre", { class: "code" }, h("code", {}, segment.pieces.map(([style, part]) => (style ? h("span", { class: `py-${style}` }, part) : part)))), text);
+  }
+  if (segment.kind === "answer") return h("div", { class: "answered" }, h("span", { class: "muted" }, "answer"), h("b", {}, text || "(empty)"));
+  return h("p", { class: "thought" }, text);
+}
+
+function figureNode(item, index, open) {
+  const image = h("img", { src: item.url, alt: item.caption, loading: "lazy" });
+  image.addEventListener("load", () => {
+    image.classList.toggle("pixels", image.naturalWidth < 240);
+    size.textContent = ` ${image.naturalWidth} × ${image.naturalHeight}`;
+  });
+  const size = h("span", { class: "muted" });
+  return h("figure", {}, h("button", { type: "button", class: "picture", onclick: () => open(index), "aria-label": `enlarge ${item.caption}` }, image), h("figcaption", {}, h("code", {}, item.caption), size));
+}
+
+function resultNode(result, figures, open) {
+  const parts = [];
+  if (result.output) parts.push(clamped(h("pre", { class: `output ${result.ok ? "" : "mixed"}` }, result.output), result.output));
+  if (result.traceback) parts.push(clamped(h("pre", { class: "output error" }, result.traceback), result.traceback));
+  if (figures.length) parts.push(h("div", { class: "figures" }, figures.map((item) => figureNode(item, item.place, open))));
+  if (!parts.length) parts.push(h("p", { class: "muted nothing" }, "The program printed and showed nothing."));
+  return h("div", { class: `result ${result.ok ? "" : "failed"}` },
+    h("div", { class: "label" }, h("span", {}, result.ok ? "output" : "output, with an error"), h("span", { class: "muted" }, [plural(result.num_tokens, "token"), result.num_visual_tokens ? `, ${number(result.num_visual_tokens)} of them visual` : ""])), parts);
+}
+
+// A figure's place is its number among all figures of the trajectory.
+export function figuresOf(turns, imageUrl) {
+  let place = 0;
+  return turns.map((turn) => (turn.result?.figures ?? []).map((sha1, index) => ({ url: imageUrl(sha1), caption: `image_clue_${turn.result.first_figure + index}`, place: place++ })));
+}
+
+export function turnNode(turn, place, figures, open) {
+  const notes = [];
+  if (turn.finish === "length") notes.push(pill("cut at the token limit", "warn"));
+  if (turn.has_code && !turn.result) notes.push(pill("program not run, or its result not taken", "warn"));
+  if (turn.result && !turn.result.ok) notes.push(pill("failed", "bad"));
+  return h("li", { class: "turn", id: `turn-${place}` },
+    h("div", { class: "bullet", style: { "--turn": turnColour(place) } }, String(place + 1)),
+    h("div", { class: "said" }, h("div", { class: "label" }, h("span", { class: "notes" }, `turn ${place + 1}`, notes), h("span", {}, plural(turn.num_tokens, "token"))),
+      turn.segments.length ? turn.segments.map(segmentNode) : h("p", { class: "muted nothing" }, "The policy wrote nothing."),
+      turn.result && resultNode(turn.result, figures, open)));
+}
+
+export function turnStrip(turns, onPick) {
+  if (turns.length < 5) return null;
+  return h("nav", { class: "strip", "aria-label": "turns" }, turns.map((turn, place) => {
+    const tone = turn.result ? (turn.result.ok ? "ok" : "failed") : turn.has_code ? "unrun" : "silent";
+    return h("button", { type: "button", class: tone, title: `turn ${place + 1}`, onclick: () => onPick(place) }, turns.length <= 60 ? String(place + 1) : "");
+  }));
+}
+
+function tokenNode(run, place) {
+  const text = run.texts[place].replaceAll("\n", "⏎\n");
+  const count = run.counts[place];
+  if (!run.logprobs.length) return h("span", { class: "given", title: `id ${run.token_ids[place]}, not sampled: loss mask 0` }, text, count > 1 ? h("sup", {}, `×${count}`) : "");
+  const logprob = run.logprobs[place];
+  const probability = Math.exp(logprob);
+  return h("span", {
+    class: "sampled", style: { "--doubt": `${Math.round((1 - probability) * 100)}%` },
+    title: `id ${run.token_ids[place]}, log-prob ${logprob.toFixed(3)}, probability ${(probability * 100).toFixed(1)}%, loss mask 1`,
+  }, text);
+}
+
+export function tokensNode(view, isInLoss, reason) {
+  const sampled = view.runs.filter((run) => run.logprobs.length);
+  const logprobs = sampled.flatMap((run) => run.logprobs);
+  const mean = logprobs.reduce((sum, value) => sum + value, 0) / Math.max(1, logprobs.length);
+  const given = view.runs.flatMap((run) => (run.logprobs.length ? [] : run.counts)).reduce((sum, count) => sum + count, 0);
+  return h("section", { class: "tokens" },
+    h("h2", {}, "Tokens"),
+    h("p", { class: "muted" }, `${plural(logprobs.length, "sampled token")} (loss mask 1), mean log-prob ${mean.toFixed(3)}; ${plural(given, "token")} given (loss mask 0). `,
+      isInLoss ? "" : `This trajectory was not in the loss: ${reason}. `, view.known ? "" : "The run's tokenizer was not found: ids are shown."),
+    h("div", { class: "legend" }, h("span", { class: "scale" }), h("span", {}, "certain to surprised"), h("span", {}, h("span", { class: "given" }, "not sampled"))),
+    h("div", { class: "stream" }, view.runs.map((run) => h("span", { class: run.logprobs.length ? "run" : "run masked" }, run.texts.map((_, place) => tokenNode(run, place))))));
+}

@@ -1,0 +1,116 @@
+"""A turn as a person reads it: thought, program, output, figures, answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pyvision_rl.rollout.parse import unwrap_answer
+from pyvision_rl.runs.schema import StoredObservation, StoredTurn
+from pyvision_rl.viewer.highlight import Piece, highlight
+
+_OPENS = re.compile(r"(<code>\s*)?```(python|py)?[ \t]*\n\Z")
+_CLOSES = re.compile(r"\A```\s*(</code>)?")
+_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+_RESULT = re.compile(r"\A<tool_response>\n<interpreter>\n?Text Result:\n")
+_RESULT_END = re.compile(r"</interpreter>\s*</tool_response>\s*\Z")
+_IMAGES = "\nImage Result:\n"
+_TRACEBACK = "Traceback (most recent call last)"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a completion; `pieces` are plain text except in code."""
+
+    kind: Literal["text", "code", "answer"]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program gave back. The figures are `image_clue_{first_figure}` and on, by sha1."""
+
+    output: str
+    traceback: str
+    ok: bool
+    figures: tuple[str, ...]
+    first_figure: int
+    num_tokens: int
+    num_visual_tokens: int
+
+
+@dataclass(frozen=True)
+class TurnView:
+    """A turn; `result` is None where nothing was run or its observation was not taken."""
+
+    segments: tuple[Segment, ...]
+    has_code: bool
+    finish: str
+    num_tokens: int
+    result: Result | None
+
+
+def view_turns(turns: Sequence[StoredTurn], num_given: int) -> tuple[TurnView, ...]:
+    """The turns of a trajectory with `num_given` images of its own."""
+    views = []
+    first = num_given
+    for turn in turns:
+        views.append(view_turn(turn, first))
+        first += len(turn.observation.images) if turn.observation else 0
+    return tuple(views)
+
+
+def view_turn(turn: StoredTurn, first_figure: int) -> TurnView:
+    """One turn; `first_figure` images were given or shown before it."""
+    return TurnView(
+        segments=tuple(_segments(turn.text, turn.code)),
+        has_code=turn.code is not None,
+        finish=turn.finish,
+        num_tokens=len(turn.token_ids),
+        result=_result(turn.observation, first_figure) if turn.observation else None,
+    )
+
+
+def _segments(text: str, code: str | None) -> Iterator[Segment]:
+    """The program is found by its text; its fence and tags go with it."""
+    if code and (start := text.rfind(code)) >= 0:
+        yield from _prose(_OPENS.sub("", text[:start]))
+        yield Segment("code", highlight(code.rstrip("\n")))
+        text = _CLOSES.sub("", text[start + len(code) :])
+    yield from _prose(text)
+
+
+def _prose(text: str) -> Iterator[Segment]:
+    """Text and answer blocks in turn, empty ones left out."""
+    end = 0
+    for match in _ANSWER.finditer(text):
+        yield from _plain(text[end : match.start()])
+        yield Segment("answer", (("", unwrap_answer(match[1])),))
+        end = match.end()
+    yield from _plain(text[end:])
+
+
+def _plain(text: str) -> Iterator[Segment]:
+    if text.strip():
+        yield Segment("text", (("", text.strip("\n")),))
+
+
+def _result(observation: StoredObservation, first_figure: int) -> Result:
+    output = _RESULT.sub("", observation.text)
+    if observation.images and (cut := output.rfind(_IMAGES)) >= 0:
+        output = output[:cut]
+    output = _RESULT_END.sub("", output)
+    traceback = ""
+    if not observation.ok and (start := output.find(_TRACEBACK)) >= 0:
+        output, traceback = output[:start], output[start:]
+    return Result(
+        output=output.strip("\n"),
+        traceback=traceback.strip("\n"),
+        ok=observation.ok,
+        figures=observation.images,
+        first_figure=first_figure,
+        num_tokens=len(observation.token_ids),
+        num_visual_tokens=observation.num_visual_tokens,
+    )

@@ -1,0 +1,95 @@
+"""Crops and frames read off programs; the boxes are worked out by hand."""
+
+import pytest
+
+from pyvision_rl.viewer.looks import Crop, Fetch, VideoFacts, find_looks
+
+SIZE = {0: (672, 480)}
+
+
+def boxes(*codes: str | None, sizes=SIZE) -> list[tuple[int, tuple[float, ...]]]:
+    return [(crop.turn, crop.box) for crop in find_looks(codes, sizes, {}).crops]
+
+
+@pytest.mark.parametrize(
+    ("code", "box"),
+    [
+        ("plt.imshow(image_clue_0.crop((10, 20, 110, 220)))", (10, 20, 110, 220)),
+        ("x, y = 5*96, 2*96\nimage_clue_0.crop((x+6, y+6, x+90, y+90))", (486, 198, 570, 282)),
+        ("image_clue_0.crop(box=[0, 0, 5, 5])", (0, 0, 5, 5)),
+        ("a = np.array(image_clue_0)\nplt.imshow(a[100:200, 50:60])", (50, 100, 60, 200)),
+        ("np.asarray(image_clue_0.convert('L'))[:, -72:]", (600, 0, 672, 480)),
+        ("w, h = image_clue_0.size\nimage_clue_0.crop((w//2, h//2, w, h))", (336, 240, 672, 480)),
+        ("image_clue_0.crop((600, 400, 9999, 9999))", (600, 400, 672, 480)),
+        ("if True:\n  with x:\n    image_clue_0.crop((1, 2, 3, 4)).resize((99, 99))", (1, 2, 3, 4)),
+        ("image_clue_0.resize((1344, 960)).crop((100, 100, 200, 300))", (50, 50, 100, 150)),
+        ("i = image_clue_0.crop((100, 100, 300, 300))\ni = i.rotate(3)", (100, 100, 300, 300)),
+    ],
+)
+def test_one_crop(code, box):
+    assert boxes(code) == [(0, box)]
+
+
+def test_a_crop_of_a_crop_lies_in_the_given_image():
+    code = "part = image_clue_0.crop((100, 50, 300, 250))"
+    assert boxes(code, None, "plt.imshow(part.crop((10, 20, 30, 40)))") == [
+        (0, (100, 50, 300, 250)),
+        (2, (110, 70, 130, 90)),
+    ]
+
+
+def test_loops_over_known_values_are_followed():
+    code = "for k in range(2):\n    show(image_clue_0.crop((k*10, 0, k*10+10, 10)))"
+    assert boxes(code) == [(0, (0, 0, 10, 10)), (0, (10, 0, 20, 10))]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "image_clue_0.crop(find_box(image_clue_0))",
+        "image_clue_0.crop((0, 0, 672, 480))",
+        "image_clue_0.crop((50, 50, 10, 10))",
+        "image_clue_0.crop((0, 0, 10 ** 9 ** 9, 5))",
+        "image_clue_0.crop((1/0, 0, 5, 5))",
+        "image_clue_7.crop((0, 0, 5, 5))",
+        "this is no Python",
+        "image_clue_0.crop(" * 300,
+        "\x00",
+    ],
+)
+def test_what_cannot_be_read_says_nothing(code):
+    assert boxes(code) == []
+
+
+def test_programs_are_never_run(tmp_path):
+    witness = tmp_path / "witness"
+    code = f"open({str(witness)!r}, 'w')\nimage_clue_0.crop((0, 0, 5, exec('raise SystemExit')))"
+    assert boxes(code) == []
+    assert not witness.exists()
+
+
+def test_endless_programs_end():
+    nested = "for a in range(500):\n for b in range(500):\n  for c in range(500):\n   x = a*b*c"
+    assert boxes(nested, "image_clue_0.crop((0, 0, 5, 5))") == []
+
+
+def test_frames_of_a_video():
+    codes = [
+        "fps = video_clue_0.get_avg_fps()\nplt.imshow(video_clue_0[int(2 * fps)].asnumpy())",
+        "n = len(video_clue_0)\nvideo_clue_0.get_batch(np.linspace(0, n - 1, 3).astype(int))",
+        "video_clue_0.get_batch([int(s * 25) for s in (1, 2)])\nvideo_clue_0[-1]",
+        "video_clue_0[100:300:100]",
+    ]
+    looks = find_looks(codes, {}, {0: VideoFacts(1001, 25.0)})
+    assert looks.fetches == (
+        Fetch(0, 0, (50,)),
+        Fetch(1, 0, (0, 500, 1000)),
+        Fetch(2, 0, (25, 50)),
+        Fetch(2, 0, (1000,)),
+        Fetch(3, 0, (100, 200)),
+    )
+
+
+def test_every_known_image_has_crops_of_its_own():
+    looks = find_looks(["image_clue_1.crop((0, 0, 5, 5))"], {0: (9, 9), 1: (20, 20)}, {})
+    assert looks.crops == (Crop(0, 1, (0, 0, 5, 5)),)
