@@ -1,0 +1,247 @@
+"""The evaluation of a benchmark: files in, every item played once, however often it is resumed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from pyvision_rl.errors import ConfigError
+from pyvision_rl.eval.benchmarks.cells import ImageCache
+from pyvision_rl.eval.benchmarks.item import (
+    Benchmark,
+    BenchmarkItem,
+    OptionOrder,
+    Protocol,
+    Source,
+    pick_scorer,
+    read_items,
+)
+from pyvision_rl.eval.benchmarks.registry import BENCHMARKS, BenchmarkName
+from pyvision_rl.eval.evaluate import OnTask
+from pyvision_rl.eval.export import write_lmms_eval, write_vlmevalkit
+from pyvision_rl.eval.result import BenchmarkResult, grade_items, make_result, write_scores
+from pyvision_rl.eval.store import ItemStore, sample_record
+from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.model.server_client import ServerConfig
+from pyvision_rl.rollout.agent import AgentConfig, open_agent
+from pyvision_rl.rollout.episode import Agent, RolloutConfig
+from pyvision_rl.rollout.group import run_group, run_together
+from pyvision_rl.rollout.seeds import derive_seed
+from pyvision_rl.rollout.server_agent import open_server_agent
+from pyvision_rl.runs import RunFolder
+from pyvision_rl.runs.config import dump_config, resolve_model
+
+TEST_TOOL_CALLS = 30
+"""The paper's tool calls at test time (Sec. 4.1)."""
+MAY_CHANGE = (
+    "protocol",
+    "limit",
+    "server",
+    "max_tasks",
+    "endpoint.max_in_flight",
+    "endpoint.timeout_s",
+    "endpoint.max_retries",
+    "endpoint.backoff_s",
+)
+"""What a resumed evaluation may have otherwise: nothing of it changes a played item."""
+
+
+def _test_agent() -> AgentConfig:
+    return AgentConfig(rollout=RolloutConfig(max_tool_calls=TEST_TOOL_CALLS))
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """A published benchmark, from the files that users download to its numbers."""
+
+    benchmark: BenchmarkName
+    """Which benchmark."""
+    data: str
+    """Its file, or its folder as downloaded."""
+    out: str
+    """Run folder; one that holds this very evaluation is resumed."""
+    model: str = ""
+    """Checkpoint folder, run folder or hub id; or give `server`."""
+    server: str = ""
+    """Address of an OpenAI-compatible server, up to and with /v1."""
+    protocol: Protocol = "paper"
+    """Whose scoring: paper, official, vlmevalkit, or strict."""
+    split: str = ""
+    """Split of a folder with several; empty: all its files."""
+    media_root: str = ""
+    """Folder that relative images and videos start from; empty: the data's own."""
+    image_cache: str = ""
+    """Folder for images that were embedded in tables; empty: benchmark_images beside the run."""
+    option_order: OptionOrder = "shuffled"
+    """V* json has the right option first: shuffled by the seed, or left so for reproduction."""
+    limit: int = 0
+    """Play the first items only (whole groups where groups are scored); 0 is all."""
+    seed: int = 0
+    """Decides sampling, per item by its id, and the order of shuffled options."""
+    num_samples: int | None = None
+    """Trajectories per item (avg@k); unset: the paper's, 32 for V* and 1 elsewhere."""
+    temperature: float | None = None
+    """Sampling temperature; unset: the paper's, 0.01 for V* and video and 0.5 elsewhere."""
+    top_k: int | None = None
+    """Tokens to sample from, 0 is all; unset: the paper's, 20 for images other than V*."""
+    tool: Literal["with", "without"] = "with"
+    """without: the same questions with no tool and the plain prompt, for ablations."""
+    max_tasks: int = 32
+    """Items in flight at once."""
+    policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(model=""))
+    """How `model` is loaded; its name is that of `model`."""
+    endpoint: ServerConfig = field(default_factory=ServerConfig)
+    """How `server` is asked; its url is that of `server`."""
+    agent: AgentConfig = field(default_factory=_test_agent)
+    """Engine, sandbox and limits; temperature and top_k are those above."""
+
+    def __post_init__(self) -> None:
+        if self.limit < 0 or self.max_tasks < 1:
+            raise ConfigError("eval: limit must not be negative and max_tasks at least 1")
+        if self.num_samples is not None and self.num_samples < 1:
+            raise ConfigError(f"eval: num_samples is {self.num_samples}, must be at least 1")
+        if self.tool == "without" and self.benchmark == "vsibench":
+            raise ConfigError("eval: without its tool the agent never sees a frame of a video")
+        pick_scorer(BENCHMARKS[self.benchmark], self.protocol)
+
+
+def resolve(config: BenchmarkConfig) -> BenchmarkConfig:
+    """The configuration with every unset value filled in: what the run folder keeps."""
+    decoding = BENCHMARKS[config.benchmark].decoding
+    temperature = decoding.temperature if config.temperature is None else config.temperature
+    top_k = decoding.top_k if config.top_k is None else config.top_k
+    rollout = replace(config.agent.rollout, temperature=temperature, top_k=top_k)
+    if config.tool == "without":
+        rollout = replace(rollout, max_tool_calls=0, prompt="direct")
+    return replace(
+        config,
+        num_samples=config.num_samples or decoding.num_samples,
+        temperature=temperature,
+        top_k=top_k,
+        agent=replace(config.agent, rollout=rollout),
+    )
+
+
+def load_items(config: BenchmarkConfig) -> list[BenchmarkItem]:
+    """The items to play, embedded images written to the cache."""
+    cache = config.image_cache or Path(config.out).absolute().parent / "benchmark_images"
+    source = Source(
+        path=Path(config.data),
+        cache=ImageCache(Path(cache)),
+        split=config.split,
+        media_root=Path(config.media_root) if config.media_root else None,
+        limit=config.limit,
+        option_order=config.option_order,
+        seed=config.seed,
+    )
+    items = read_items(BENCHMARKS[config.benchmark], source)
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise ConfigError(f"{config.data}: two items are called {item.id}")
+        seen.add(item.id)
+    return items
+
+
+@asynccontextmanager
+async def open_benchmark_agent(config: BenchmarkConfig) -> AsyncIterator[Agent]:
+    """The agent that a configuration names: a checkpoint here or a server elsewhere."""
+    if bool(config.model) == bool(config.server):
+        raise ConfigError("eval: give either model or server")
+    if config.server:
+        async with open_server_agent(
+            replace(config.endpoint, url=config.server), config.agent
+        ) as agent:
+            yield agent
+        return
+    policy = Policy.load(replace(config.policy, model=resolve_model(config.model)))
+    async with open_agent(policy, config.agent) as agent:
+        yield agent
+
+
+async def run_benchmark(
+    config: BenchmarkConfig, on_item: OnTask, agent: Agent | None = None
+) -> BenchmarkResult:
+    """Play what is not played yet, then score everything; an `agent` that is open already is used.
+
+    Finished items are kept at once. With all of them there, only the scoring is done: the protocol
+    may change between calls. Raises PyVisionError; what was finished stays.
+    """
+    config = resolve(config)
+    items = load_items(config)
+    benchmark = BENCHMARKS[config.benchmark]
+    with RunFolder.create(
+        Path(config.out), dump_config(config), resume=True, may_change=MAY_CHANGE
+    ) as run:
+        store = ItemStore(run, config.benchmark)
+        left = [item for item in items if item.id not in store.done]
+        progress = _Progress(on_item, len(items) - len(left), len(items))
+        if left and agent is not None:
+            await _play(config, benchmark, replace_rollout(agent, config), left, store, progress)
+        elif left:
+            async with open_benchmark_agent(config) as opened:
+                await _play(config, benchmark, opened, left, store, progress)
+        return _score(config, benchmark, items, store, run)
+
+
+def replace_rollout(agent: Agent, config: BenchmarkConfig) -> Agent:
+    """The agent with the decoding and limits of this evaluation."""
+    return replace(agent, config=config.agent.rollout)
+
+
+@dataclass
+class _Progress:
+    on_item: OnTask
+    done: int
+    total: int
+
+    def advance(self) -> None:
+        self.done += 1
+        self.on_item(self.done, self.total)
+
+
+async def _play(
+    config: BenchmarkConfig,
+    benchmark: Benchmark,
+    agent: Agent,
+    items: Sequence[BenchmarkItem],
+    store: ItemStore,
+    progress: _Progress,
+) -> None:
+    slots, writing = asyncio.Semaphore(config.max_tasks), asyncio.Lock()
+    scorer = pick_scorer(benchmark, config.protocol)
+
+    async def play(item: BenchmarkItem) -> None:
+        async with slots:
+            start = time.monotonic()
+            seed = derive_seed(config.seed, "eval", item.id)
+            trajectories = await run_group(agent, item.task, config.num_samples or 1, seed)
+            seconds = time.monotonic() - start
+            responses = [sample_record(trajectory).response for trajectory in trajectories]
+            grades = await asyncio.to_thread(lambda: [scorer.grade(item, r) for r in responses])
+            async with writing:
+                await asyncio.to_thread(store.append, item.task, trajectories, grades, seconds)
+        progress.advance()
+
+    await run_together(map(play, items))
+
+
+def _score(
+    config: BenchmarkConfig,
+    benchmark: Benchmark,
+    items: Sequence[BenchmarkItem],
+    store: ItemStore,
+    run: RunFolder,
+) -> BenchmarkResult:
+    scored = grade_items(benchmark, config.protocol, items, store.records)
+    result = make_result(benchmark, config.protocol, scored, store.records)
+    write_scores(run.path, scored)
+    write_vlmevalkit(run.path / "predictions.tsv", scored, store.records)
+    write_lmms_eval(run.path / f"samples_{benchmark.name}.jsonl", scored, store.records)
+    run.write_summary(result.as_dict())
+    return result

@@ -1,0 +1,31 @@
+"""Opening an agent whose policy lies behind a model server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+
+from pyvision_rl.model.codec import ChatCodec
+from pyvision_rl.model.loading import checkpoint_folder
+from pyvision_rl.model.server_client import ServerClient, ServerConfig
+from pyvision_rl.model.server_engine import ServerEngine
+from pyvision_rl.model.vllm_engine import VLLMEngine
+from pyvision_rl.rollout.agent import AgentConfig
+from pyvision_rl.rollout.episode import Agent
+from pyvision_rl.sandbox import SandboxPool
+
+
+@asynccontextmanager
+async def open_server_agent(
+    server: ServerConfig, config: AgentConfig, pool: SandboxPool | None = None
+) -> AsyncIterator[Agent]:
+    """Connect to a server, and start a sandbox pool where none that runs is given.
+
+    Raises PyVisionError in one line where the server cannot be reached.
+    """
+    codec = ChatCodec.from_folder(checkpoint_folder(server.tokenizer), server.pixels)
+    make_engine = VLLMEngine if server.api == "vllm" else ServerEngine
+    async with ServerClient(server) as client:
+        await client.model()
+        async with nullcontext(pool) if pool else SandboxPool(config.sandbox) as open_pool:
+            yield Agent(make_engine(client, codec), codec, open_pool, config.rollout)

@@ -1,0 +1,40 @@
+"""A benchmark run that a test starts as a process of its own, to kill it."""
+
+import asyncio
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from pyvision_rl.eval.benchmark_stage import BenchmarkConfig, run_benchmark
+from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.server_client import ServerConfig
+from pyvision_rl.rollout.agent import AgentConfig
+from pyvision_rl.rollout.episode import RolloutConfig
+from pyvision_rl.sandbox import SandboxConfig
+
+
+def config_of(data: Path, out: Path, url: str, **options) -> BenchmarkConfig:
+    """A small V* run against a chat server."""
+    endpoint = ServerConfig(
+        tokenizer="tiny", pixels=PixelLimits(784, 784), max_retries=0, backoff_s=0.001
+    )
+    agent = AgentConfig(
+        sandbox=SandboxConfig(isolation="best_effort", figures="pixels"),
+        rollout=RolloutConfig(prompt="brief", max_tool_calls=2, max_tokens=4000),
+    )
+    made = BenchmarkConfig(
+        benchmark="vstar",
+        data=str(data),
+        out=str(out),
+        server=f"{url}/v1",
+        num_samples=1,
+        max_tasks=2,
+        endpoint=endpoint,
+        agent=agent,
+    )
+    return replace(made, **options)
+
+
+if __name__ == "__main__":
+    made = config_of(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    asyncio.run(run_benchmark(made, lambda done, total: None))
