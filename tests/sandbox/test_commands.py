@@ -48,6 +48,7 @@ def test_trace_of_harmless_code_and_of_nothing(tmp_path: Path) -> None:
         trace(str(tmp_path / "missing.py"))
 
 
+@pytest.mark.slow
 def test_bench_reports_every_row() -> None:
     report = bench(BenchConfig(num_runtimes=4, num_cells=5, max_flight=2))
     for row in ("start, CPU", "round trip", "crop, imshow, show", "private memory", "throughput"):

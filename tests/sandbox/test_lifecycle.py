@@ -139,7 +139,7 @@ def test_a_closed_pool_refuses() -> None:
     asyncio.run(scenario())
 
 
-def churn(num_runtimes: int) -> None:
+def churn(num_runtimes: int, folder: Path) -> None:
     async def scenario() -> None:
         others = pids()
         async with SandboxPool(SandboxConfig(max_running=4)) as pool:
@@ -156,19 +156,22 @@ def churn(num_runtimes: int) -> None:
             assert (process.num_fds(), server.num_fds(), pids()) == before
 
     before_all = pids()
-    folders = set(Path(tempfile.gettempdir()).glob("pyvision-sandbox-*"))
-    asyncio.run(scenario())
-    assert set(Path(tempfile.gettempdir()).glob("pyvision-sandbox-*")) <= folders
+    tempfile.tempdir = str(folder)
+    try:
+        asyncio.run(scenario())
+    finally:
+        tempfile.tempdir = None
+    assert list(folder.iterdir()) == []
     assert pids() == before_all
 
 
-def test_nothing_leaks_over_many_runtimes() -> None:
-    churn(100)
+def test_nothing_leaks_over_many_runtimes(tmp_path: Path) -> None:
+    churn(100, tmp_path)
 
 
 @pytest.mark.slow
-def test_nothing_leaks_over_ten_thousand_runtimes() -> None:
-    churn(10_000)
+def test_nothing_leaks_over_ten_thousand_runtimes(tmp_path: Path) -> None:
+    churn(10_000, tmp_path)
 
 
 def test_many_runtimes_share_few_slots() -> None:

@@ -73,9 +73,8 @@ def test_real_clips_agree_with_ffprobe(name: str) -> None:
     assert end == pytest.approx(float(expected["duration"]), abs=1e-3)
 
 
-@needs_ffmpeg
 @needs_clips
-@pytest.mark.parametrize("name", ["bigbuckbunny.mp4", "nasa_13013.mp4"])
+@pytest.mark.parametrize("name", ["nasa_13013.mp4"])
 def test_random_frames_are_those_that_decoding_in_order_gives(name: str) -> None:
     reader = VideoReader(CLIPS / name)
     wanted = np.random.default_rng(0).choice(len(reader), 12).tolist()

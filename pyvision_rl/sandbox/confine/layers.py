@@ -66,7 +66,9 @@ class Confinement:
             self._landlock = landlock.landlock_version()
         if "seccomp" not in without and seccomp.has_seccomp():
             self._filter = seccomp.build_filter()
-        if "uid" not in without and paths.libraries_readable_by_anyone(not self._private_root):
+        reachable = self._private_root or paths.reachable_by_anyone(self._folder)
+        readable = paths.libraries_readable_by_anyone(not self._private_root)
+        if "uid" not in without and reachable and readable:
             self._first_uid = privileges.first_uid()
         found = {
             "seccomp": self._filter is not None,

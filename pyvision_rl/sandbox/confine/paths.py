@@ -49,12 +49,16 @@ def readable_paths() -> list[Path]:
     return [path for path in (*library_paths(), *named) if path.exists()]
 
 
+def reachable_by_anyone(path: Path) -> bool:
+    """Whether a user without any right of its own can get to `path`."""
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents)
+
+
 def readable_by_anyone(path: Path, with_parents: bool) -> bool:
     """Whether a user without any right of its own can read `path` (and, asked so, get there)."""
     mode = path.stat().st_mode
     needed = stat.S_IROTH | stat.S_IXOTH if path.is_dir() else stat.S_IROTH
-    parents = path.resolve().parents if with_parents else ()
-    return mode & needed == needed and all(p.stat().st_mode & stat.S_IXOTH for p in parents)
+    return mode & needed == needed and (not with_parents or reachable_by_anyone(path))
 
 
 def libraries_readable_by_anyone(with_parents: bool) -> bool:
