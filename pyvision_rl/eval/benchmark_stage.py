@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -26,13 +25,13 @@ from pyvision_rl.eval.evaluate import OnTask
 from pyvision_rl.eval.export import write_lmms_eval, write_vlmevalkit
 from pyvision_rl.eval.result import BenchmarkResult, grade_items, make_result, write_scores
 from pyvision_rl.eval.store import ItemStore, sample_record
-from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.model.server_client import ServerConfig
-from pyvision_rl.rollout.agent import AgentConfig, open_agent
+from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
 from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.seeds import derive_seed
-from pyvision_rl.rollout.server_agent import open_server_agent
+from pyvision_rl.rollout.server_agent import open_any_agent
 from pyvision_rl.runs import RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
 
@@ -148,22 +147,6 @@ def load_items(config: BenchmarkConfig) -> list[BenchmarkItem]:
     return items
 
 
-@asynccontextmanager
-async def open_benchmark_agent(config: BenchmarkConfig) -> AsyncIterator[Agent]:
-    """The agent that a configuration names: a checkpoint here or a server elsewhere."""
-    if bool(config.model) == bool(config.server):
-        raise ConfigError("eval: give either model or server")
-    if config.server:
-        async with open_server_agent(
-            replace(config.endpoint, url=config.server), config.agent
-        ) as agent:
-            yield agent
-        return
-    policy = Policy.load(replace(config.policy, model=resolve_model(config.model)))
-    async with open_agent(policy, config.agent) as agent:
-        yield agent
-
-
 async def run_benchmark(
     config: BenchmarkConfig, on_item: OnTask, agent: Agent | None = None
 ) -> BenchmarkResult:
@@ -184,7 +167,9 @@ async def run_benchmark(
         if left and agent is not None:
             await _play(config, benchmark, replace_rollout(agent, config), left, store, progress)
         elif left:
-            async with open_benchmark_agent(config) as opened:
+            policy = replace(config.policy, model=resolve_model(config.model))
+            server = replace(config.endpoint, url=config.server)
+            async with open_any_agent(policy, server, config.agent) as opened:
                 await _play(config, benchmark, opened, left, store, progress)
         return _score(config, benchmark, items, store, run)
 

@@ -1,16 +1,18 @@
-"""Opening an agent whose policy lies behind a model server."""
+"""Opening an agent whose policy lies behind a model server, or wherever it lies."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
+from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.loading import checkpoint_folder
+from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.model.server_client import ServerClient, ServerConfig
 from pyvision_rl.model.server_engine import ServerEngine
 from pyvision_rl.model.vllm_engine import VLLMEngine
-from pyvision_rl.rollout.agent import AgentConfig
+from pyvision_rl.rollout.agent import AgentConfig, open_agent
 from pyvision_rl.rollout.episode import Agent
 from pyvision_rl.sandbox import SandboxPool
 
@@ -29,3 +31,21 @@ async def open_server_agent(
         await client.model()
         async with nullcontext(pool) if pool else SandboxPool(config.sandbox) as open_pool:
             yield Agent(make_engine(client, codec), codec, open_pool, config.rollout)
+
+
+@asynccontextmanager
+async def open_any_agent(
+    policy: PolicyConfig, server: ServerConfig, config: AgentConfig
+) -> AsyncIterator[Agent]:
+    """The agent of a checkpoint (`policy.model`) or of a server (`server.url`), whichever is named.
+
+    Raises ConfigError where both or neither are.
+    """
+    if bool(policy.model) == bool(server.url):
+        raise ConfigError("give either model, a checkpoint, or server, an address")
+    if server.url:
+        async with open_server_agent(server, config) as agent:
+            yield agent
+    else:
+        async with open_agent(Policy.load(policy), config) as agent:
+            yield agent

@@ -315,7 +315,7 @@ def test_configuration_errors(options, message):
 
 def test_neither_model_nor_server_and_two_items_of_one_name(tmp_path):
     config = BenchmarkConfig("vstar", str(table(tmp_path, 2)), str(tmp_path / "run"))
-    with pytest.raises(ConfigError, match="give either model or server"):
+    with pytest.raises(ConfigError, match="give either model, a checkpoint, or server"):
         run(config)
     data = table(tmp_path, 2)
     data.write_text(data.read_text().replace("\n1\t", "\n0\t"))

@@ -1,0 +1,53 @@
+"""The body of a chat request, typed; fields that it has no use for are ignored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from pyvision_rl.errors import InputError
+from pyvision_rl.rollout.episode import RolloutConfig
+
+
+class Extras(msgspec.Struct, frozen=True):
+    """What a client may ask beyond OpenAI's interface, under `pyvision`."""
+
+    trajectory: bool = False
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """A request; None where the server's own setting holds."""
+
+    messages: list[object]
+    stream: bool = False
+    n: int | None = None
+    seed: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    pyvision: Extras = Extras()
+
+    def applied_to(self, config: RolloutConfig) -> RolloutConfig:
+        """The limits with this request's sampling; raises ConfigError for values out of range."""
+        limit = self.max_completion_tokens or self.max_tokens or config.max_completion_tokens
+        return replace(
+            config,
+            temperature=config.temperature if self.temperature is None else self.temperature,
+            top_p=config.top_p if self.top_p is None else self.top_p,
+            top_k=config.top_k if self.top_k is None else self.top_k,
+            max_completion_tokens=limit,
+        )
+
+
+def read_request(data: bytes) -> ChatRequest:
+    """The request in a body. Raises InputError that names the field that cannot be used."""
+    try:
+        request = msgspec.json.decode(data, type=ChatRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"request: {error}") from error
+    if request.n not in (None, 1):
+        raise InputError(f"request: n = {request.n}; only 1 is supported")
+    return request
