@@ -89,9 +89,9 @@ def test_sixteen_figures_and_a_count(sandbox: Sandbox) -> None:
     assert "24 more figures were shown" in result.text
 
 
-def test_the_pixels_of_a_cell_are_bounded_together(sandbox: Sandbox) -> None:
+def test_the_pixels_of_a_cell_are_bounded_together(patient_sandbox: Sandbox) -> None:
     code = "for _ in range(3):\n    plt.figure(figsize=(40, 40)); plt.show()"
-    result = sandbox.run(code)  # 16 million pixels each, 2 * 4096 ** 2 together
+    result = patient_sandbox.run(code)  # 16 million pixels each, 2 * 4096 ** 2 together
     assert (result.kind, len(result.images)) == ("error", 2)
     assert "33554432 pixels together" in result.text
 
