@@ -116,10 +116,6 @@ class StopReason(StrEnum):
     SANDBOX_LOST = "sandbox_lost"
 
 
-BROKEN_STOPS = frozenset({StopReason.MAX_TOKENS, StopReason.MAX_IMAGES, StopReason.NO_ACTION})
-"""Endings of an interaction that broke; "filtering" in the paper's Sec. 3.3 removes them."""
-
-
 @dataclass(frozen=True)
 class Trajectory:
     """One episode: a prompt and turns, the append-only list of tokens a policy is trained on."""
@@ -224,8 +220,12 @@ class KeptGroup:
 
 @dataclass(frozen=True)
 class Selection:
-    """The groups drawn for one step, those kept (best first), and why the others were not."""
+    """The groups drawn for one step, those kept (best first), and why the others were not.
+
+    `surplus`: groups that would do but ranked below the kept ones, best first.
+    """
 
     drawn: tuple[Group, ...]
     kept: tuple[KeptGroup, ...]
     dropped: Counter[str]
+    surplus: tuple[Group, ...] = ()

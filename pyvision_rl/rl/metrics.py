@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from pyvision_rl.rl.advantage import group_advantages
+from pyvision_rl.reward.reward import RIGHT_FROM
+from pyvision_rl.rl.advantage import Baseline, kept_advantages
 from pyvision_rl.types import Group, Reward, Selection, Trajectory
 
-RIGHT = 0.5
-"""Accuracy from which an answer counts as right; rules other than MRA give 0 or 1."""
 
-
-def rollout_metrics(selection: Selection) -> dict[str, float]:
+def rollout_metrics(selection: Selection, baseline: Baseline = "played") -> dict[str, float]:
     """Means over all drawn trajectories (lost sandboxes left out), kept or not."""
     played = list(_played(selection.drawn))
     trajectories = [trajectory for trajectory, _ in played]
@@ -35,6 +33,7 @@ def rollout_metrics(selection: Selection) -> dict[str, float]:
         ),
         **_stop_shares(trajectories),
         **_selection_metrics(selection),
+        "select/right_negative_share": _right_negative_share(selection, baseline),
     }
 
 
@@ -64,18 +63,19 @@ def _selection_metrics(selection: Selection) -> dict[str, float]:
         "select/kept": float(len(selection.kept)),
         "select/reward_std": _mean(spread),
         "select/constant_share": _mean([std == 0 for std in spread]),
-        "select/right_negative_share": _right_negative_share(selection),
         **{f"select/dropped/{reason}": float(n) for reason, n in selection.dropped.items()},
     }
 
 
-def _right_negative_share(selection: Selection) -> float:
+def _right_negative_share(selection: Selection, baseline: Baseline) -> float:
     """Share of the right trajectories trained on whose advantage is negative (paper Fig. 6)."""
     negative = [
-        group_advantages(kept.group)[index] < 0
+        advantage < 0
         for kept in selection.kept
-        for index in kept.indices
-        if kept.group.rewards[index].accuracy >= RIGHT
+        for index, advantage in zip(
+            kept.indices, kept_advantages(kept, baseline=baseline), strict=True
+        )
+        if kept.group.rewards[index].accuracy >= RIGHT_FROM
     ]
     return _mean(negative)
 

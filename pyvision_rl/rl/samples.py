@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pyvision_rl.model.batch import Sample
-from pyvision_rl.rl.advantage import group_advantages
+from pyvision_rl.rl.advantage import Baseline, kept_advantages
 from pyvision_rl.types import KeptGroup, Trajectory
 
 
@@ -28,13 +28,15 @@ def make_sample(trajectory: Trajectory, advantage: float) -> Sample:
     )
 
 
-def make_samples(kept: Sequence[KeptGroup], *, normalize_std: bool = False) -> list[Sample]:
-    """The samples of a selection; advantages come from the whole group, kept or not."""
+def make_samples(
+    kept: Sequence[KeptGroup], *, normalize_std: bool = False, baseline: Baseline = "played"
+) -> list[Sample]:
+    """The samples of a selection; by default advantages come from the whole group, kept or not."""
     samples: list[Sample] = []
     for chosen in kept:
-        advantages = group_advantages(chosen.group, normalize_std=normalize_std)
+        advantages = kept_advantages(chosen, normalize_std=normalize_std, baseline=baseline)
         samples += [
-            make_sample(chosen.group.trajectories[index], advantages[index])
-            for index in chosen.indices
+            make_sample(chosen.group.trajectories[index], advantage)
+            for index, advantage in zip(chosen.indices, advantages, strict=True)
         ]
     return samples

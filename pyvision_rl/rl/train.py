@@ -20,7 +20,8 @@ from pyvision_rl.rl.gate import gate_warning
 from pyvision_rl.rl.learner import Learner
 from pyvision_rl.rl.metrics import rollout_metrics
 from pyvision_rl.rl.samples import make_samples
-from pyvision_rl.rl.select import collect, drop_reason
+from pyvision_rl.rl.select import baseline_of, collect, why_left_out
+from pyvision_rl.rl.surplus import Surplus
 from pyvision_rl.rollout.agent import open_agent
 from pyvision_rl.rollout.episode import Agent
 from pyvision_rl.rollout.group import run_group, run_together
@@ -83,11 +84,12 @@ class _Clock:
 
 
 class _Loop:
-    """What lives from step to step: learner and stream."""
+    """What lives from step to step: learner, stream and surplus groups."""
 
     def __init__(self, config: RLConfig, policy: Policy, stream: TaskStream) -> None:
         self.config = config
         self.stream = stream
+        self.surplus = Surplus(config.select.max_staleness)
         self.gate_passed = False
         self.learner = Learner(policy, config.learner, config.agent.rollout.temperature)
 
@@ -99,9 +101,14 @@ class _Loop:
         selection = await collect(
             lambda count: self._draw(agent, (step, next(rounds)), self.stream.next(count)),
             config.select,
+            self.surplus.groups,
         )
-        metrics = {**rollout_metrics(selection), "time/rollout_s": clock.lap()}
-        samples = make_samples(selection.kept, normalize_std=config.learner.normalize_std)
+        baseline = config.select.baseline
+        metrics = {**rollout_metrics(selection, baseline), "time/rollout_s": clock.lap()}
+        metrics |= self._carry(selection, step)
+        samples = make_samples(
+            selection.kept, normalize_std=config.learner.normalize_std, baseline=baseline
+        )
         metrics |= self.learner.update(samples, derive_seed(config.seed, "learner", step))
         metrics["time/update_s"] = clock.lap()
         self._record(run, step, selection)
@@ -126,13 +133,27 @@ class _Loop:
         trajectories = await run_group(agent, task, self.config.group_size, seed)
         return await asyncio.to_thread(score_group, task, trajectories, self.config.reward)
 
+    def _carry(self, selection: Selection, step: int) -> dict[str, float]:
+        """Keep what may be trained on later; how old the groups trained on now are."""
+        ages = self.surplus.staleness([kept.group for kept in selection.kept], step)
+        self.surplus.renew(selection, step)
+        return {
+            "select/kept_carried": float(sum(age > 0 for age in ages)),
+            "select/staleness": sum(ages) / len(ages),
+            "select/surplus": float(len(self.surplus.groups)),
+        }
+
     def _record(self, run: RunFolder, step: int, selection: Selection) -> None:
+        config = self.config.select
+
         def why(group: Group, index: int) -> str:
-            reason = drop_reason(group.trajectories[index], self.config.select)
-            return reason or ("group/ranked_below" if group.reward_std else "group/constant")
+            return why_left_out(group, index, config)
 
         def advantages(group: Group) -> Sequence[float]:
-            return group_advantages(group, normalize_std=self.config.learner.normalize_std)
+            normalize_std = self.config.learner.normalize_std
+            return group_advantages(
+                group, normalize_std=normalize_std, over=baseline_of(group, config)
+            )
 
         run.write_groups(step, "train", selection_records(selection, why, advantages))
 
@@ -140,6 +161,7 @@ class _Loop:
         """Write all that the next step depends on."""
         self.learner.save(folder)
         self.stream.save(folder)
+        self.surplus.save(folder)
 
     def restore(self, run: RunFolder) -> int:
         """Go back to the newest checkpoint, if there is one; returns its step."""
@@ -148,6 +170,7 @@ class _Loop:
             return 0
         self.learner.load(checkpoint.path)
         self.stream.load(checkpoint.path)
+        self.surplus.load(checkpoint.path)
         self.gate_passed = True
         logger.info("%s: goes on after step %d", run.path, checkpoint.step)
         return checkpoint.step

@@ -1,7 +1,7 @@
 import pytest
 
-from pyvision_rl.rl.advantage import group_advantages
-from pyvision_rl.types import StopReason
+from pyvision_rl.rl.advantage import group_advantages, kept_advantages
+from pyvision_rl.types import KeptGroup, StopReason
 from tests.build import group
 
 
@@ -27,3 +27,12 @@ def test_broken_counts_for_the_baseline_and_lost_does_not():
     # counted: 1 and 0, mean 0.5; the lost one gets nothing
     advantages = group_advantages(group((1, 0), (0, 0), (0, 0), stops=stops))
     assert advantages == pytest.approx((0.5, -0.5, 0.0))
+
+
+def test_a_baseline_over_some():
+    # over the first two, 1.2 and 1.1: mean 1.15; std 0.05
+    whole = group((1, 0.2), (1, 0.1), (0, 0))
+    assert group_advantages(whole, over=(0, 1)) == pytest.approx((0.05, -0.05, -1.15))
+    kept = KeptGroup(whole, (0, 1))
+    assert kept_advantages(kept, baseline="kept", normalize_std=True) == pytest.approx((1, -1))
+    assert kept_advantages(kept) == pytest.approx((1.3 / 3, 1.0 / 3))

@@ -94,6 +94,22 @@ def test_a_run_learns_records_and_resumes_bit_by_bit(data, tmp_path):
     assert AutoTokenizer.from_pretrained(resumed).eos_token == "<|im_end|>"
 
 
+def test_carried_groups_survive_a_resume_bit_by_bit(data, tmp_path):
+    def config(out: str, num_steps: int) -> RLConfig:
+        base = config_for(data, tmp_path / out, num_steps)
+        return replace(base, select=SelectConfig(oversample=8, num_groups=1, max_staleness=1))
+
+    straight = run(config("straight", num_steps=2))
+    first = run(config("resumed", num_steps=1))
+    assert (first / "trajectories" / "surplus").is_dir()
+    resumed = run(config("resumed", num_steps=2))
+    assert same_weights(straight, resumed)
+    one, two = RunReader(tmp_path / "resumed").metrics()
+    assert one.values["select/drawn"] == 8
+    # each carried group saves a draw
+    assert two.values["select/drawn"] == 8 - one.values["select/surplus"] < 8
+
+
 def test_a_folder_of_another_run_is_refused(data, tmp_path):
     config = config_for(data, tmp_path / "run", num_steps=1)
     run(config)

@@ -1,0 +1,42 @@
+"""Every shipped configuration file is one that its command takes."""
+
+from pathlib import Path
+
+import pytest
+
+import pyvision_rl.configs
+from pyvision_rl.cli import parse_config
+from pyvision_rl.quickstart import QuickstartConfig
+from pyvision_rl.rl.config import RLConfig
+
+FOLDER = Path(pyvision_rl.configs.__file__).parent
+TINY = FOLDER / "rl" / "image_tiny.yaml"
+OVERLAYS = {"paper_code.yaml"}
+
+
+def rl_config(*files: Path) -> RLConfig:
+    return parse_config("rl", RLConfig, [f"--config={file}" for file in files])
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (FOLDER / "rl").glob("*.yaml")))
+def test_rl(name):
+    rl_config(*([TINY] if name in OVERLAYS else []), FOLDER / "rl" / name)
+
+
+def test_quickstart_and_the_files_that_it_names():
+    config = parse_config("quickstart", QuickstartConfig, [f"--config={FOLDER}/quickstart.yaml"])
+    assert config.rl == rl_config(TINY)
+
+
+def test_the_papers_code_goes_over_another_file():
+    tiny = rl_config(TINY)
+    code = rl_config(TINY, FOLDER / "rl" / "paper_code.yaml")
+    assert code.agent.rollout.on_error == "end"
+    assert code.reward.count_failed_calls
+    assert code.select.unit == "trajectory"
+    assert code.select.drop_without_look
+    assert code.select.drop_stops == ("max_tokens", "max_images")
+    # sizes stay those of the first file
+    assert code.select.num_groups == tiny.select.num_groups
+    assert code.learner.learning_rate == tiny.learner.learning_rate
+    assert code.policy == tiny.policy
