@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pyvision_rl.errors import InputError
-from pyvision_rl.rl.metrics import RIGHT
+from pyvision_rl.reward.reward import RIGHT_FROM
 
 Order = Literal["new", "old", "reward", "calls", "tokens", "slow", "advantage"]
 
@@ -63,7 +63,7 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if value != ""
         ]
         if self.right:
-            is_right = pc.greater_equal(table["accuracy"], RIGHT)
+            is_right = pc.greater_equal(table["accuracy"], RIGHT_FROM)
             conditions.append(is_right if self.right == "yes" else pc.invert(is_right))
         if self.kept:
             conditions.append(_fate(table, self.kept))

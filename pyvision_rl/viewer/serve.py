@@ -69,6 +69,19 @@ def serve(routes: Sequence[BaseRoute], host: str, port: int, say: Callable[[str]
 
     On a loopback address, requests that name another host are refused.
     """
+    server, listener = _prepare(routes, host, port, say)
+    server.run([listener])
+
+
+async def serve_async(routes: Sequence[BaseRoute], port: int, say: Callable[[str], None]) -> None:
+    """As `serve`, on this machine's own address, inside a loop that runs already."""
+    server, listener = _prepare(routes, LOOPBACK[0], port, say)
+    await server.serve([listener])
+
+
+def _prepare(
+    routes: Sequence[BaseRoute], host: str, port: int, say: Callable[[str], None]
+) -> tuple[uvicorn.Server, socket.socket]:
     listener = _listen(host, port)
     is_local = host in LOOPBACK
     app = make_app(routes, LOOPBACK if is_local else ("*",))
@@ -76,8 +89,7 @@ def serve(routes: Sequence[BaseRoute], host: str, port: int, say: Callable[[str]
         logger.warning("%s: everyone who reaches this machine can read what is shown", host)
     name = "127.0.0.1" if is_local else host
     say(f"viewer  http://{name}:{listener.getsockname()[1]}/  (Ctrl-C ends it)")
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-    server.run([listener])
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")), listener
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pyvision_rl.rollout.parse import unwrap_answer
 from pyvision_rl.runs.schema import StoredObservation, StoredTurn
+from pyvision_rl.types import Turn
 from pyvision_rl.viewer.highlight import Piece, highlight
 
 _OPENS = re.compile(r"(<code>\s*)?```(python|py)?[ \t]*\n\Z")
@@ -70,6 +71,24 @@ def view_turn(turn: StoredTurn, first_figure: int) -> TurnView:
         finish=turn.finish,
         num_tokens=len(turn.token_ids),
         result=_result(turn.observation, first_figure) if turn.observation else None,
+    )
+
+
+def store_turn(turn: Turn, figures: tuple[str, ...]) -> StoredTurn:
+    """A turn as a record would hold it, its figures under the given names."""
+    seen, completion = turn.observation, turn.completion
+    observation = None
+    if seen:
+        observation = StoredObservation(
+            seen.text, seen.token_ids, figures, seen.num_visual_tokens, seen.ok
+        )
+    return StoredTurn(
+        text=completion.text,
+        token_ids=completion.token_ids,
+        logprobs=completion.logprobs,
+        finish=completion.finish,
+        code=turn.code,
+        observation=observation,
     )
 
 

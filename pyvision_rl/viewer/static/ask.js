@@ -1,5 +1,5 @@
 // Asking the agent about an image of one's own: its turns appear as they come.
-import { h, notice, pill, words } from "./dom.js";
+import { h, notice, pill, reveal, words } from "./dom.js";
 import { openLightbox } from "./lightbox.js";
 import { givenMedia } from "./trajectory.js";
 import { figuresOf, turnNode } from "./turns.js";
@@ -63,7 +63,7 @@ export async function askPage(route, app) {
           opening.turns = views;
           const figures = figuresOf(views, (sha1) => images.get(sha1));
           turns.append(turnNode(message.turn, views.length - 1, figures.at(-1), (place) => openLightbox(figures.flat(), place)));
-          turns.lastElementChild.scrollIntoView({ behavior: "smooth", block: "nearest" });
+          reveal(turns.lastElementChild, "nearest");
         }
         if (opening) media.replaceChildren(...givenMedia(opening, (k) => urls[k] ?? null, (sha1) => images.get(sha1), () => {}));
         if (message.stop) status.replaceChildren(message.answer === null ? pill(words(message.stop), "warn") : pill(`answer: ${message.answer}`, "good"));

@@ -70,6 +70,7 @@ export function isRight(row) {
 }
 
 const REASONS = {
+  right_negative: "a right answer with negative advantage",
   "group/constant": "all rewards of the group were equal",
   "group/ranked_below": "the group ranked below the cut",
   "group/no_trajectory": "no trajectory of the group was usable",
@@ -86,6 +87,11 @@ export function reasonText(reason) {
 
 export function pill(text, tone = "", title = "") {
   return h("span", { class: `pill ${tone}`, title: title || null }, text);
+}
+
+export function reveal(node, block = "start") {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  node?.scrollIntoView({ behavior: calm ? "instant" : "smooth", block });
 }
 
 export function verdict(row) {

@@ -1,6 +1,6 @@
 // One trajectory, and all of a group side by side.
 import { imageWithBoxes, timeline } from "./boxes.js";
-import { address, fixed, h, isRight, notice, number, pill, plural, reasonText, signed, trajectoryAddress, verdict, words } from "./dom.js";
+import { address, fixed, h, isRight, notice, number, pill, plural, reasonText, reveal, signed, trajectoryAddress, verdict, words } from "./dom.js";
 import { memberSquare } from "./groups.js";
 import { openLightbox } from "./lightbox.js";
 import { figuresOf, tokensNode, turnNode, turnStrip } from "./turns.js";
@@ -11,7 +11,7 @@ function readRef(parts) {
 
 function toTurn(place) {
   const node = document.getElementById(`turn-${place}`);
-  node?.scrollIntoView({ behavior: "smooth", block: "start" });
+  reveal(node);
   node?.classList.remove("flash");
   requestAnimationFrame(() => node?.classList.add("flash"));
 }
@@ -101,7 +101,7 @@ export async function trajectoryPage(route, app) {
     } catch (error) {
       tokens.replaceChildren(notice(error.message, "bad"));
     }
-    tokens.scrollIntoView({ behavior: "smooth", block: "start" });
+    reveal(tokens);
   }
   const position = neighbours.position === null ? "" : `${(neighbours.position + 1).toLocaleString("en")} of ${neighbours.total.toLocaleString("en")}${query ? " filtered" : ""}`;
   const aside = h("aside", {},

@@ -1,0 +1,204 @@
+"""Each page in a real browser: what it says, what keys and clicks do."""
+
+import pytest
+
+from pyvision_rl.viewer.detail import list_rows
+from pyvision_rl.viewer.query import parse_query
+
+
+def rows(library, **query: str) -> list[dict]:
+    return list_rows(library.run("rl"), parse_query(query), 0, 200)[1]
+
+
+def address(row, page: str = "t") -> str:
+    return f"{page}/rl/{row['phase']}/{row['step']}/{row['group']}/{row['index']}"
+
+
+def test_overview_lists_runs_and_draws_their_curves(tab, url, library):
+    tab.goto(url)
+    assert tab.texts(".runs .name a") == ["odd", "rl"]
+    state = library.state("rl")
+    cells = tab.texts(".runs tbody tr:nth-child(2) td")
+    assert cells[2:5] == ["3", "48", f"{state.latest['reward/accuracy']:.2f}"]
+    titles = tab.texts(".chart figcaption span")
+    assert "Accuracy of rollouts" in titles
+    assert "Dropped, by reason" in titles
+    assert "SFT loss per token" not in titles
+    assert tab.count("section:first-child .chart:first-child path.curve.thin") == 3, (
+        "a line for each kind"
+    )
+    tab.hover(".plot svg")
+    assert "step 2" in tab.text(".tip:not([hidden])")
+    tab.click("input[aria-label='draw rl']")
+    tab.wait("document.querySelector('.curves .notice')")
+
+
+def test_a_click_into_a_curve_opens_the_groups_of_the_step(tab, url):
+    tab.goto(url)
+    tab.click(".plot svg")
+    tab.wait("location.hash === '#/groups/rl/train/2'")
+    tab.wait("document.querySelectorAll('.group').length === 4")
+
+
+def test_groups_say_what_became_of_them(tab, url, library):
+    tab.goto(f"{url}/#/groups/rl/train/3")
+    assert tab.count(".group") == 4
+    part = library.run("rl").part("train", 3).to_pylist()
+    kept = {row["group"] for row in part if row["rank"] is not None}
+    assert tab.count(".group.kept") == len(kept) == 2
+    assert tab.texts(".group.kept .pill.good") == ["kept · rank 1", "kept · rank 2"]
+    assert tab.count(".group .square") == 16
+    out = sum(row["dropped"] is not None for row in part)
+    assert tab.count(".group .square.dropped") == out
+    assert "ranked below the cut" in tab.text(".summary")
+    images = "[...document.querySelectorAll('.thumb img')]"
+    tab.wait(f"{images}.every((image) => image.complete && image.naturalWidth)")
+
+
+def test_groups_without_a_step_are_the_newest_and_arrows_go_back(tab, url):
+    tab.goto(f"{url}/#/groups/rl")
+    assert "4 groups drawn" in tab.text(".summary")
+    tab.press("ArrowLeft")
+    tab.wait("location.hash === '#/groups/rl/train/2'")
+
+
+def test_list_filters_as_the_address_says(tab, url, library):
+    tab.goto(f"{url}/#/list/rl?right=no")
+    wrong = rows(library, right="no")
+    assert tab.text(".count b").split() == [str(len(wrong)), "trajectories"]
+    assert set(tab.texts(".list .mark")) == {"✗"}
+    tab.click(".field.narrow input")
+    tab.type("2")
+    tab.wait("location.hash.includes('step=2')")
+    expected = len(rows(library, right="no", step="2"))
+    tab.wait(f"document.querySelector('.count b').textContent.startsWith('{expected} ')")
+    tab.click(".count .link")
+    tab.wait("document.querySelector('.count b').textContent === '48 trajectories'")
+
+
+def test_search_finds_text_in_questions(tab, url, library):
+    tab.goto(f"{url}/#/list/rl")
+    tab.press("/")
+    colour = rows(library)[0]["question"].split()[-2]
+    tab.type(colour.upper())
+    expected = len(rows(library, text=colour))
+    assert 0 < expected < 48
+    tab.wait(f"document.querySelector('.count b').textContent.startsWith('{expected} ')")
+    tab.type(" no such thing")
+    tab.wait("document.querySelector('.list .notice')")
+
+
+def test_keys_walk_through_a_list_and_its_trajectories(tab, url, library):
+    tab.goto(f"{url}/#/list/rl?calls=1%2B&sort=old")
+    tab.press("j")
+    tab.press("j")
+    tab.press("Enter")
+    wanted = rows(library, calls="1+", sort="old")
+    tab.wait(f"location.hash.startsWith('#/{address(wanted[1])}?')")
+    tab.wait("document.querySelector('.stepper span')?.textContent.startsWith('2 of ')")
+    tab.press("j")
+    tab.wait(f"location.hash.startsWith('#/{address(wanted[2])}?')")
+    tab.wait("document.querySelector('.stepper span').textContent.startsWith('3 of ')")
+    tab.press("u")
+    tab.wait("location.hash.startsWith('#/list/rl?')")
+
+
+@pytest.fixture
+def two_looks(library) -> dict:
+    """A right trajectory of two crops, no other call."""
+    found = [
+        row
+        for row in rows(library, kind="two_looks", right="yes", calls="2")
+        if row["num_ok_tool_calls"] == 2 and row["reward"] == pytest.approx(1.2)
+    ]
+    return next(
+        row
+        for row in found
+        if len(library.run("rl").reader.stored(row["step"], "train", [row["group"]])) == 4
+    )
+
+
+def test_trajectory_shows_turns_crops_figures_and_reward(tab, url, two_looks):
+    tab.goto(f"{url}/#/{address(two_looks)}")
+    assert tab.text("h1.question") == two_looks["question"]
+    assert tab.text(".verdict .pill") == "✓ right"
+    assert tab.texts(".reward .part b")[:3] == ["1.00", "0.20", "1.20"]
+    assert tab.count(".turn") == 3
+    assert tab.texts(".turn .label .notes") == ["turn 1", "turn 2", "turn 3"]
+    assert "plt.imshow(image_clue_0.crop(" in tab.text(".code")
+    assert tab.count(".code .py-number") > 5
+    assert tab.text(".answered b") == two_looks["answer"]
+    assert tab.texts(".figures code") == ["image_clue_1", "image_clue_2"]
+    assert tab.count(".boxed .box") == 2
+    assert tab.texts(".boxed .box text") == ["1", "2"]
+    corners = tab.text(".box title").split(": ")[1].split(", ")
+    left, top, right, bottom = map(int, corners)
+    assert (right - left, bottom - top) == (84, 84), "the oracle's crops"
+    tab.wait("document.querySelector('.boxed img').naturalWidth === 672")
+    tab.press("o")
+    tab.wait("document.querySelector('.boxed img').naturalWidth === 168")
+
+
+def test_tokens_come_on_demand_with_mask_and_log_probs(tab, url, two_looks):
+    tab.goto(f"{url}/#/{address(two_looks)}")
+    assert tab.count(".tokens") == 0
+    tab.press("t")
+    tab.wait_for(".tokens")
+    assert tab.count(".stream .sampled") == two_looks["num_completion_tokens"]
+    title = tab.js("document.querySelector('.stream .sampled').title")
+    assert "loss mask 1" in title
+    assert "log-prob -" in title
+    assert "<|im_start|>" in tab.text(".stream .given")
+    assert "36" in [text.lstrip("\u00d7") for text in tab.texts(".stream sup")]
+    tab.press("t")
+    assert tab.count(".tokens") == 0
+
+
+def test_figures_open_at_full_size(tab, url, two_looks):
+    tab.goto(f"{url}/#/{address(two_looks)}")
+    tab.click("button[aria-label='enlarge image_clue_1']")
+    tab.wait_for(".lightbox img")
+    tab.wait("document.querySelector('.lightbox figcaption').textContent.includes('84 \\u00d7 84')")
+    tab.press("ArrowRight")
+    tab.wait("document.querySelector('.lightbox figcaption').textContent.includes('clue_2')")
+    tab.press("Escape")
+    tab.wait("!document.querySelector('.lightbox')")
+
+
+def test_siblings_side_by_side(tab, url, two_looks):
+    tab.goto(f"{url}/#/{address(two_looks)}")
+    assert tab.count(".siblings .square") == 4
+    assert tab.count(".siblings .square[aria-current]") == 1
+    tab.press("c")
+    tab.wait_for(".side-by-side")
+    assert tab.texts(".column header > a") == ["#0", "#1", "#2", "#3"]
+
+
+def test_light_and_dark(tab, url):
+    tab.goto(url)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = tab.js(ground)
+    tab.press("d")
+    assert tab.js(ground) != light
+    tab.press("?")
+    assert "side by side" in tab.text("dialog.help")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_sticks_out_on_a_phone(browser, url, dark, two_looks):
+    tab = browser.tab(390, 844, dark=dark)
+    pages = ("", "groups/rl", "list/rl", address(two_looks), address(two_looks, "compare"))
+    for page in (*pages, "t/odd/eval/0/0/0"):
+        tab.goto(f"{url}/#/{page}")
+        tab.wait("[...document.images].every((i) => i.complete || i.loading === 'lazy')")
+        assert tab.js("document.documentElement.scrollWidth") <= 390, page
+    tab.close()
+    assert tab.complaints == []
+
+
+def test_an_address_that_leads_nowhere_says_so(browser, url):
+    tab = browser.tab().goto(f"{url}/#/t/rl/train/9/0/0")
+    assert "no trajectories of step 9 in train" in tab.text(".notice.bad")
+    tab.goto(f"{url}/#/list/nothing")
+    tab.wait("document.body.innerText.includes('There is no run nothing here.')")
+    tab.close()

@@ -1,0 +1,128 @@
+"""Asking an agent: a script plays through the real sandbox, on the page and in the terminal."""
+
+import asyncio
+import io
+import threading
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from pyvision_rl.errors import ConfigError
+from pyvision_rl.model.scripted import ScriptedEngine
+from pyvision_rl.rollout.episode import Agent, RolloutConfig, open_task, run_episode
+from pyvision_rl.sandbox import SandboxConfig, SandboxPool
+from pyvision_rl.types import Task
+from pyvision_rl.viewer.play import PlayConfig, play_routes, run_defaults
+from pyvision_rl.viewer.terminal import TerminalWatcher, blocks
+from tests.viewer.conftest import serving
+
+TEXTS = [
+    "I look at the left.\n<code>\n```python\nprint('<b>looking</b>')\n"
+    "plt.imshow(image_clue_0.crop((0, 0, 100, 100)))\nplt.show()\n```\n</code>",
+    "Wrong name.\n<code>\n```python\nprint(image_clue_9)\n```\n</code>",
+    "A gradient.\n<answer>\n\\boxed{grey}\n</answer>",
+]
+CONFIG = RolloutConfig(prompt="brief", max_tokens=2000, max_completion_tokens=400)
+
+
+@pytest.fixture
+def pool_config() -> SandboxConfig:
+    return SandboxConfig(isolation="best_effort", figures="pixels", timeout_s=5)
+
+
+def scripted(codec, pool) -> Agent:
+    engine = ScriptedEngine(codec, lambda context: TEXTS[len(context.turns)])
+    return Agent(engine, codec, pool, CONFIG)
+
+
+@pytest.fixture
+def page(codec, pool_config):
+    """The page of an agent whose sandbox lives in the server's own loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    pool = SandboxPool(pool_config)
+    asyncio.run_coroutine_threadsafe(pool.__aenter__(), loop).result(60)
+    with serving(play_routes(scripted(codec, pool), "the model", 0), loop) as url:
+        yield url
+    asyncio.run_coroutine_threadsafe(pool.__aexit__(None, None, None), loop).result(60)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def test_turns_come_in_on_the_page(browser, page, image_file):
+    tab = browser.tab().goto(page)
+    assert "the model" in tab.text(".ask")
+    tab.upload("#files", image_file)
+    tab.wait("document.querySelector('.preview img')?.naturalWidth === 200")
+    tab.click("#question")
+    tab.type("What is it?")
+    tab.press("Enter")
+    tab.wait("document.querySelector('.ending .pill')?.textContent === 'answer: grey'")
+    assert tab.count(".turn") == 3
+    assert tab.text(".output") == "<b>looking</b>"
+    assert "NameError" in tab.text(".output.error")
+    tab.wait("document.querySelector('.figures img').naturalWidth > 0")
+    assert tab.texts(".boxed .box text") == ["1"]
+    tab.close()
+    assert tab.complaints == []
+
+
+def test_an_image_that_is_none_is_said(browser, page, tmp_path):
+    (tmp_path / "fake.png").write_text("no image")
+    tab = browser.tab().goto(page)
+    tab.upload("#files", tmp_path / "fake.png")
+    tab.wait_for(".preview img")
+    tab.click("#question")
+    tab.type("What?")
+    tab.press("Enter")
+    tab.wait("document.querySelector('.notice.bad')?.textContent.includes('not a readable image')")
+    tab.close()
+
+
+def test_the_terminal_shows_turns_and_saves_figures(codec, pool_config, image_file, tmp_path):
+    out = io.StringIO()
+    watcher = TerminalWatcher(Console(file=out, width=80), str(tmp_path / "figures"))
+
+    async def ask() -> None:
+        async with SandboxPool(pool_config) as pool:
+            agent = scripted(codec, pool)
+            opening = open_task(agent, Task("t", "What is [it]?", "", (image_file,)))
+            watcher.on_opening(opening)
+            places = iter(range(9))
+            trajectory = await run_episode(
+                agent, opening, 0, lambda turn: watcher.on_turn(next(places), turn)
+            )
+            watcher.on_end(trajectory)
+
+    asyncio.run(ask())
+    text = out.getvalue()
+    for part in ("What is [it]?", "200 x 100", "turn 3", "<b>looking</b>", "NameError"):
+        assert part in text
+    assert text.rstrip().endswith("answered, 3 turns, 2 calls")
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["image_clue_1.png"]
+
+
+def test_an_image_as_half_blocks():
+    image = Image.new("RGB", (2, 4), "red")
+    image.putpixel((1, 3), (0, 0, 255))
+    text = blocks(image)
+    assert text.plain == "\u2580\u2580\n\u2580\u2580\n"
+    last = text.spans[-1].style
+    assert str(last) == "#ff0000 on #0000ff"
+
+
+def test_prompt_and_limits_of_the_run_are_the_defaults(tmp_path):
+    tree = "policy: {model: x, pixels: {max_pixels: 999}}\nagent: {rollout: {prompt: brief}}\n"
+    (tmp_path / "config.yaml").write_text(tree + "seed: 3\n")
+    checkpoint = tmp_path / "checkpoints" / "step-0000001"
+    checkpoint.mkdir(parents=True)
+    expected = ["--policy.pixels.max_pixels=999", "--agent.rollout.prompt=brief"]
+    assert run_defaults(str(tmp_path)) == run_defaults(str(checkpoint)) == expected
+    assert run_defaults("Qwen/Qwen2.5-VL-7B-Instruct") == []
+
+
+def test_a_question_is_needed():
+    with pytest.raises(ConfigError, match="ask something"):
+        PlayConfig(model="tiny")
