@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ import torch
 from PIL.Image import Image
 from torch.utils.checkpoint import checkpoint
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from pyvision_rl.errors import InputError
@@ -33,6 +35,14 @@ from pyvision_rl.model.loading import (
     checkpoint_folder,
     load_model,
     never_written,
+)
+from pyvision_rl.model.lora import (
+    ADAPTER,
+    LoRAConfig,
+    add_adapters,
+    merged_state,
+    read_adapters,
+    write_adapters,
 )
 
 BANNED_LOGIT = -1e30
@@ -56,6 +66,10 @@ class PolicyConfig:
     """Where the model lies: cpu, cuda or cuda:N."""
     freeze_vision: bool = True
     """Train the language model only; an image is then encoded once and for all."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """Adapters to train instead of the weights."""
+    gradient_checkpointing: bool = False
+    """Keep one activation a layer in training and compute the others again in backward."""
     feature_cache_mb: int = 512
     """Bound of the vision features that are kept."""
 
@@ -77,6 +91,12 @@ class Policy:
         self.version = 0
         model.eval()
         model.model.visual.requires_grad_(not config.freeze_vision)
+        if config.lora.rank:
+            add_adapters(model, config.lora, vision=not config.freeze_vision)
+        if config.gradient_checkpointing:
+            # Renamed in transformers 5.23.
+            old = model.gradient_checkpointing_enable
+            getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
         self.processor = Qwen2VLImageProcessorPil(
             min_pixels=codec.pixels.min_pixels, max_pixels=codec.pixels.max_pixels
         )
@@ -183,15 +203,16 @@ class Policy:
         """
         self._check_targets(token_ids, loss_mask)
         positions = self._positions(token_ids, attention_mask, images)
-        features = self.image_features(images)
-        embeds = self.embed(token_ids.to(self.device), features)
-        # No mask: with padding on the right, causal attention never sees it from a real token.
-        hidden = self.model.model.language_model(
-            inputs_embeds=embeds,
-            position_ids=positions.to(self.device),
-            attention_mask={"full_attention": None},
-            use_cache=False,
-        ).last_hidden_state
+        with self._checkpointed():
+            features = self.image_features(images)
+            embeds = self.embed(token_ids.to(self.device), features)
+            # No mask: with padding on the right, causal attention never sees it from a real token.
+            hidden = self.model.model.language_model(
+                inputs_embeds=embeds,
+                position_ids=positions.to(self.device),
+                attention_mask={"full_attention": None},
+                use_cache=False,
+            ).last_hidden_state
         rows, columns = loss_mask.nonzero(as_tuple=True)
         targets = token_ids[rows, columns].to(self.device)
         rows, columns = rows.to(self.device), columns.to(self.device)
@@ -199,6 +220,19 @@ class Policy:
         blank = torch.zeros(token_ids.shape, device=self.device)
         logprobs, entropy = (blank.index_put((rows, columns), values) for values in scored)
         return logprobs, entropy
+
+    @contextmanager
+    def _checkpointed(self) -> Iterator[None]:
+        """Layers look at `training`: on, they checkpoint; on in sampling, they would drop the cache."""
+        is_on = self.config.gradient_checkpointing and torch.is_grad_enabled()
+        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer.training = is_on
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
 
     def _score(
         self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
@@ -254,13 +288,26 @@ class Policy:
         self.weights_changed()
 
     def read(self, folder: str | Path) -> None:
-        """Replace the weights in place by those of a checkpoint of the same model."""
+        """Replace the weights in place by those of a checkpoint of the same model.
+
+        With LoRA the adapters only: the weights below them are still those that were loaded.
+        """
+        if self.config.lora.rank:
+            read_adapters(self.model, Path(folder) / ADAPTER)
+            return self.weights_changed()
         saved = load_model(str(folder), self.config.dtype, str(self.device))
-        self.load_state(saved.state_dict())
+        return self.load_state(saved.state_dict())
 
     def write(self, folder: str | Path) -> None:
-        """Write the files of Hugging Face's layout into a folder that is there."""
-        self.model.save_pretrained(folder)
+        """Write the files of Hugging Face's layout into a folder that is there.
+
+        LoRA's adapters are merged into the weights, and written beside them too.
+        """
+        if self.config.lora.rank:
+            self.model.save_pretrained(folder, state_dict=merged_state(self.model))
+            write_adapters(self.model, Path(folder) / ADAPTER, self.config.model)
+        else:
+            self.model.save_pretrained(folder)
         self.codec.tokenizer.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 

@@ -12,6 +12,7 @@ import torch
 
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.batch import Sample, collate, split_by_tokens
+from pyvision_rl.model.masters import Masters
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.rl.loss import LossConfig, policy_loss
 
@@ -53,7 +54,8 @@ class Learner:
         self.policy = policy
         self.config = config
         self.temperature = temperature
-        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
+        self.masters = Masters(policy.model.named_parameters())
+        self.parameters = [parameter for _, parameter in self.masters.named]
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=config.learning_rate,
@@ -78,17 +80,19 @@ class Learner:
     def save(self, folder: Path) -> None:
         """Write the weights in Hugging Face layout and the optimizer's state beside them."""
         self.policy.write(folder)
-        torch.save(self.optimizer.state_dict(), folder / OPTIMIZER_FILE)
+        state = {"optimizer": self.optimizer.state_dict(), "masters": self.masters.state()}
+        torch.save(state, folder / OPTIMIZER_FILE)
 
     def load(self, folder: Path) -> None:
         """Go back to what `save` wrote."""
         self.policy.read(folder)
         state = torch.load(folder / OPTIMIZER_FILE, map_location=self.policy.device)
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.masters.load(state["masters"])
 
     def _update_minibatch(self, samples: Sequence[Sample], totals: _Totals) -> None:
         num_tokens = sum(sample.num_loss_tokens for sample in samples)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.policy.model.zero_grad(set_to_none=True)
         for part in split_by_tokens(samples, self.config.micro_batch_tokens):
             batch = collate(part, self.policy.pad_id, self.policy.device)
             logprobs_BT, entropy_BT = self.policy.token_logprobs(
@@ -104,9 +108,11 @@ class Learner:
             totals.clipped += float(parts.clipped)
             totals.kl += float(parts.kl)
             totals.entropy += float((entropy_BT * batch.loss_mask_BT).sum().detach())
+        self.masters.take_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
         if torch.isfinite(norm):
             self.optimizer.step()
+            self.masters.give_weights()
         totals.skipped += not bool(torch.isfinite(norm))
         totals.tokens += num_tokens
         totals.norms.append(float(norm))

@@ -11,6 +11,7 @@ import torch
 
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.batch import Sample, collate, split_by_tokens
+from pyvision_rl.model.masters import Masters
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.sft.data import epoch_batches
 
@@ -66,14 +67,15 @@ def train(
     log: Callable[[int, dict[str, float]], None],
 ) -> None:
     """Train the policy in place; `log(step, metrics)` is called after every update."""
-    optimizers = _optimizers(policy, config)
+    masters = Masters(policy.model.named_parameters())
+    optimizers = _optimizers(masters, config)
     total = num_steps(len(samples), config)
     for step, rows in enumerate(_batches(samples, config, seed, total), start=1):
         rate = rate_at(step, total, config)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * rate
-        metrics = _update(policy, optimizers, rows, config)
+        metrics = _update(policy, masters, optimizers, rows, config)
         policy.weights_changed()
         log(step, {**metrics, "learner/learning_rate": config.learning_rate * rate})
 
@@ -94,13 +96,13 @@ def _batches(
 
 def _update(
     policy: Policy,
+    masters: Masters,
     optimizers: Sequence[torch.optim.Optimizer],
     rows: Sequence[Sample],
     config: SFTTrainConfig,
 ) -> dict[str, float]:
     num_tokens = sum(sample.num_loss_tokens for sample in rows)
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
+    policy.model.zero_grad(set_to_none=True)
     loss = 0.0
     for part in split_by_tokens(rows, config.micro_batch_tokens):
         batch = collate(part, policy.pad_id, policy.device)
@@ -114,15 +116,16 @@ def _update(
         part_loss = -(logprobs_BT * batch.loss_mask_BT).sum() / num_tokens
         part_loss.backward()
         loss += float(part_loss.detach())
-    trained = [p for o in optimizers for group in o.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(trained, config.grad_clip)
+    masters.take_gradients()
+    norm = torch.nn.utils.clip_grad_norm_([p for _, p in masters.named], config.grad_clip)
     for optimizer in optimizers:
         optimizer.step()
+    masters.give_weights()
     return {"loss/sft": loss, "learner/grad_norm": float(norm), "loss/num_tokens": num_tokens}
 
 
-def _optimizers(policy: Policy, config: SFTTrainConfig) -> list[torch.optim.Optimizer]:
-    named = [(name, p) for name, p in policy.model.named_parameters() if p.requires_grad]
+def _optimizers(masters: Masters, config: SFTTrainConfig) -> list[torch.optim.Optimizer]:
+    named = masters.named
     adamw = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
         return [torch.optim.AdamW([p for _, p in named], **adamw)]
@@ -134,6 +137,8 @@ def _optimizers(policy: Policy, config: SFTTrainConfig) -> list[torch.optim.Opti
         weight_decay=config.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
+    if not others:
+        return [muon]
     return [muon, torch.optim.AdamW(others, betas=(0.9, 0.98), **adamw)]
 
 

@@ -1,12 +1,16 @@
+from dataclasses import replace
 from random import Random
 
 import pytest
 import torch
+from peft import PeftModel
 from PIL import Image
+from transformers import Qwen2_5_VLForConditionalGeneration
 
-from pyvision_rl.errors import ConfigError
+from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.lora import ADAPTER, LoRAConfig
 from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.rl.learner import Learner, LearnerConfig
 
@@ -123,3 +127,125 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(policy):
 def test_impossible_settings_are_refused():
     with pytest.raises(ConfigError, match="num_minibatches"):
         LearnerConfig(num_minibatches=0)
+
+
+ADAPTED = LearnerConfig(learning_rate=1e-2, weight_decay=0.0)
+
+
+def adapted(policy: Policy, rank: int = 4, **changes) -> Policy:
+    """The same checkpoint with adapters."""
+    return Policy.load(replace(policy.config, lora=LoRAConfig(rank, alpha=8), **changes))
+
+
+def logprobs_of(policy: Policy, samples: list[Sample]) -> torch.Tensor:
+    with torch.no_grad():
+        rows = [
+            policy.token_logprobs(
+                torch.tensor([sample.token_ids]),
+                torch.ones(1, len(sample.token_ids), dtype=torch.long),
+                torch.tensor([sample.loss_mask]),
+                sample.images,
+            )[0][0, -3:]
+            for sample in samples
+        ]
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("freeze_vision", [True, False])
+def test_a_lora_step_changes_adapters_only(policy, freeze_vision):
+    samples = samples_of(policy)
+    lora = adapted(policy, freeze_vision=freeze_vision)
+    # adapters that have learned nothing change nothing
+    assert torch.equal(logprobs_of(lora, samples), logprobs_of(policy, samples))
+    before = weights(lora)
+    Learner(lora, ADAPTED, 1.0).update(samples, seed=0)
+    changed = {name for name, p in weights(lora).items() if not torch.equal(p, before[name])}
+    assert changed
+    assert all(".lora_" in name for name in changed)
+    assert any("visual" in name for name in changed) is not freeze_vision
+
+
+def test_an_exported_checkpoint_is_base_and_adapters_in_one(policy, tmp_path):
+    samples = samples_of(policy)
+    lora = adapted(policy, freeze_vision=False)
+    Learner(lora, ADAPTED, 1.0).update(samples, seed=0)
+    before = weights(lora)
+    lora.write(tmp_path)
+    assert all(torch.equal(p, before[name]) for name, p in weights(lora).items())
+
+    merged = Policy.load(replace(policy.config, model=str(tmp_path)))
+    assert not any("lora" in name for name in weights(merged))
+    learned = logprobs_of(lora, samples)
+    assert (learned - logprobs_of(policy, samples)).abs().max() > 0.01
+    torch.testing.assert_close(logprobs_of(merged, samples), learned, atol=1e-4, rtol=1e-4)
+
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(policy.config.model)
+    theirs = PeftModel.from_pretrained(base, tmp_path / ADAPTER)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        expected = lora.model(input_ids=ids).logits
+        torch.testing.assert_close(theirs(input_ids=ids).logits, expected)
+
+
+def test_lora_goes_on_bit_by_bit(policy, tmp_path):
+    samples = samples_of(policy)
+    lora = adapted(policy)
+    learner = Learner(lora, ADAPTED, 1.0)
+    learner.update(samples, seed=1)
+    learner.save(tmp_path)
+    learner.update(samples, seed=2)
+
+    other = adapted(policy)
+    resumed = Learner(other, ADAPTED, 1.0)
+    resumed.load(tmp_path)
+    resumed.update(samples, seed=2)
+    assert all(torch.equal(p, weights(lora)[name]) for name, p in weights(other).items())
+    with pytest.raises(InputError, match="of another rank"):
+        Learner(adapted(policy, rank=2), ADAPTED, 1.0).load(tmp_path)
+
+
+def test_checkpointed_gradients_are_the_same(policy):
+    samples = samples_of(policy)
+    found = []
+    for is_on in (False, True):
+        other = Policy.load(
+            replace(policy.config, gradient_checkpointing=is_on, freeze_vision=False)
+        )
+        learner = Learner(other, CONFIG, 1.0)
+        metrics = learner.update(samples, seed=0)
+        found.append((metrics["learner/grad_norm"], weights(other)))
+        assert not any(module.training for module in other.model.modules())
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(p, found[1][1][name]) for name, p in found[0][1].items())
+
+
+def test_checkpointing_computes_layers_again(policy):
+    calls = []
+    for is_on in (False, True):
+        other = Policy.load(replace(policy.config, gradient_checkpointing=is_on))
+        counted: list[int] = []
+        layer = other.model.model.language_model.layers[0]
+        layer.self_attn.register_forward_hook(lambda *_, counted=counted: counted.append(1))
+        Learner(other, LearnerConfig(), 1.0).update(samples_of(policy), seed=0)
+        calls.append(len(counted))
+    assert calls == [1, 2]
+
+
+def test_bfloat16_keeps_small_updates(policy, tmp_path):
+    # 1e-6 is far below what bfloat16 can add to a weight of 0.05: only the masters can sum it up
+    samples = samples_of(policy)
+    small = Policy.load(replace(policy.config, dtype="bfloat16"))
+    learner = Learner(small, LearnerConfig(learning_rate=1e-6, weight_decay=0.0), 1.0)
+    before = [p.detach().clone() for p in learner.parameters]
+    assert all(p.dtype == torch.bfloat16 for p in small.model.parameters())
+    learner.update(samples, seed=0)
+    moved = [
+        float((p - old).detach().abs().max())
+        for p, old in zip(learner.parameters, before, strict=True)
+    ]
+    assert max(moved) == pytest.approx(1e-6, rel=0.1)
+    learner.save(tmp_path)
+    other = Learner(Policy.load(small.config), learner.config, 1.0)
+    other.load(tmp_path)
+    for saved, loaded in zip(learner.parameters, other.parameters, strict=True):
+        assert torch.equal(saved, loaded)
