@@ -26,7 +26,7 @@ from pyvision_rl.eval.export import write_lmms_eval, write_vlmevalkit
 from pyvision_rl.eval.result import BenchmarkResult, grade_items, make_result, write_scores
 from pyvision_rl.eval.store import ItemStore, sample_record
 from pyvision_rl.model.policy import PolicyConfig
-from pyvision_rl.model.server_client import ServerConfig
+from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
 from pyvision_rl.rollout.group import run_group, run_together
@@ -88,8 +88,9 @@ class BenchmarkConfig:
     """Sampling temperature; unset: the paper's, 0.01 for V* and video and 0.5 elsewhere."""
     top_k: int | None = None
     """Tokens to sample from, 0 is all; unset: the paper's, 20 for images other than V*."""
-    tool: Literal["with", "without"] = "with"
-    """without: the same questions with no tool and the plain prompt, for ablations."""
+    tool: Literal["with", "without", "both"] = "with"
+    """without: the same questions with no tool and the plain prompt. both: one after the other, in
+    two runs inside `out`, and how they differ."""
     max_tasks: int = 32
     """Items in flight at once."""
     policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(model=""))
@@ -104,7 +105,7 @@ class BenchmarkConfig:
             raise ConfigError("eval: limit must not be negative and max_tasks at least 1")
         if self.num_samples is not None and self.num_samples < 1:
             raise ConfigError(f"eval: num_samples is {self.num_samples}, must be at least 1")
-        if self.tool == "without" and self.benchmark == "vsibench":
+        if self.tool != "with" and self.benchmark == "vsibench":
             raise ConfigError("eval: without its tool the agent never sees a frame of a video")
         pick_scorer(BENCHMARKS[self.benchmark], self.protocol)
 
@@ -155,6 +156,8 @@ async def run_benchmark(
     Finished items are kept at once. With all of them there, only the scoring is done: the protocol
     may change between calls. Raises PyVisionError; what was finished stays.
     """
+    if config.tool == "both":
+        raise ConfigError("run_benchmark: plays one run; ablate_tool plays both")
     config = resolve(config)
     items = load_items(config)
     benchmark = BENCHMARKS[config.benchmark]

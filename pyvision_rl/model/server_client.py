@@ -9,14 +9,13 @@ import os
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import httpx
 
-from pyvision_rl.errors import ConfigError, PyVisionError
-from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.errors import PyVisionError
+from pyvision_rl.model.server_config import ServerConfig
 
 MAX_BACKOFF_S = 60.0
 RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -25,42 +24,6 @@ CONTEXT_FULL = re.compile(
     re.IGNORECASE,
 )
 SHOWN_CHARS = 200
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """A model behind a server, for rollouts and evaluation."""
-
-    url: str = ""
-    """Address up to and with `/v1`, such as http://127.0.0.1:8000/v1."""
-    model: str = ""
-    """Name of the model at the server; empty: the first one it lists."""
-    api: Literal["chat", "vllm"] = "chat"
-    """chat: messages to any OpenAI-compatible server, log-probs unknown. vllm: token ids to a vLLM
-    started with --enable-scale-out, with log-probs."""
-    tokenizer: str = "Qwen/Qwen2.5-VL-7B-Instruct"
-    """Folder or hub id of the tokenizer that counts (chat) or makes (vllm) tokens; a Qwen2.5-VL's.
-    """
-    pixels: PixelLimits = field(default_factory=PixelLimits)
-    """Pixels that an image may have in the context."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; it may lack for a server of one's own."""
-    max_in_flight: int = 32
-    """Requests at the same time; further ones wait."""
-    timeout_s: float = 600.0
-    """Seconds that one request may take."""
-    max_retries: int = 5
-    """Further attempts after a failure that may pass: no connection, time-out, 429, 5xx."""
-    backoff_s: float = 1.0
-    """Seconds before the first further attempt; doubled for each after it, at most 60."""
-
-    def __post_init__(self) -> None:
-        if self.url and not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"server: url = {self.url!r}; must start with http(s)://")
-        if self.max_in_flight < 1 or self.timeout_s <= 0:
-            raise ConfigError("server: max_in_flight and timeout_s must be positive")
-        if self.max_retries < 0 or self.backoff_s < 0:
-            raise ConfigError("server: max_retries and backoff_s must not be negative")
 
 
 class ContextFullError(PyVisionError):

@@ -9,9 +9,7 @@ from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.loading import checkpoint_folder
 from pyvision_rl.model.policy import Policy, PolicyConfig
-from pyvision_rl.model.server_client import ServerClient, ServerConfig
-from pyvision_rl.model.server_engine import ServerEngine
-from pyvision_rl.model.vllm_engine import VLLMEngine
+from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.rollout.agent import AgentConfig, open_agent
 from pyvision_rl.rollout.episode import Agent
 from pyvision_rl.sandbox import SandboxPool
@@ -25,6 +23,14 @@ async def open_server_agent(
 
     Raises PyVisionError in one line where the server cannot be reached.
     """
+    try:
+        from pyvision_rl.model.server_client import ServerClient
+        from pyvision_rl.model.server_engine import ServerEngine
+        from pyvision_rl.model.vllm_engine import VLLMEngine
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"a server needs {error.name}: pip install 'pyvision-rl[server]'"
+        ) from error
     codec = ChatCodec.from_folder(checkpoint_folder(server.tokenizer), server.pixels)
     make_engine = VLLMEngine if server.api == "vllm" else ServerEngine
     async with ServerClient(server) as client:

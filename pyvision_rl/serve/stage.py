@@ -9,7 +9,7 @@ import uvicorn
 
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.policy import PolicyConfig
-from pyvision_rl.model.server_client import ServerConfig
+from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import RolloutConfig
 from pyvision_rl.rollout.server_agent import open_any_agent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyvision_rl.eval.benchmark_stage import BenchmarkConfig, run_benchmark
 from pyvision_rl.model.images import PixelLimits
-from pyvision_rl.model.server_client import ServerConfig
+from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import RolloutConfig
 from pyvision_rl.sandbox import SandboxConfig

@@ -14,7 +14,8 @@ from starlette.routing import Route
 
 from pyvision_rl.errors import ConfigError, PyVisionError
 from pyvision_rl.model.engine import SamplingParams
-from pyvision_rl.model.server_client import ServerClient, ServerConfig
+from pyvision_rl.model.server_client import ServerClient
+from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.model.server_engine import ServerEngine, restore_stop
 from pyvision_rl.model.vllm_engine import VLLMEngine, image_runs
 from pyvision_rl.types import Context, Turn
