@@ -97,6 +97,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # from here on a browser may come: it waits for the server
     except OSError as error:
         listener.close()
         raise InputError(f"port {port} on {host}: {error.strerror}; try --port 0") from error

@@ -17,6 +17,7 @@ from pyvision_rl.runs.config import resolve_model
 from pyvision_rl.runs.schema import StoredTrajectory
 
 _FILE = "tokenizer.json"
+_MANY = 8
 _SHIPPED = {"tiny": Path(__file__).parents[1] / "model" / "tiny_base"}
 
 
@@ -64,7 +65,10 @@ class TokenReader:
         return TokenView(tuple(runs), self._tokenizer is not None)
 
     def _given(self, token_ids: Sequence[int]) -> TokenRun:
-        runs = [(token_id, sum(1 for _ in same)) for token_id, same in groupby(token_ids)]
+        runs: list[tuple[int, int]] = []
+        for token_id, same in groupby(token_ids):
+            count = sum(1 for _ in same)
+            runs += [(token_id, count)] if count >= _MANY else [(token_id, 1)] * count
         return TokenRun(
             texts=tuple(self._text(token_id) for token_id, _ in runs),
             token_ids=tuple(token_id for token_id, _ in runs),

@@ -176,7 +176,7 @@ export async function overviewPage(route, app) {
         draw();
       } })),
     h("label", { class: "check" }, kindsBox, "per kind"),
-    h("span", { class: "muted grow" }, "With one run drawn, a click into a curve opens the groups of that step."));
+    h("span", { class: "muted grow hint" }, "With one run drawn, a click into a curve opens the groups of that step."));
   await draw();
   return { title: "Curves", node: h("div", { class: "page" }, h("h1", {}, plural(app.runs.length, "run")), table, tools, curves), refresh: draw };
 }
