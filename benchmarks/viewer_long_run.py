@@ -27,19 +27,6 @@ from pyvision_rl.runs.schema import TRAJECTORIES
 NUM_STEPS, NUM_GROUPS, GROUP_SIZE = 500, 25, 8
 NUM_METRICS = 60
 WORDS = ("which", "digit", "sign", "on", "red", "tag", "of", "old", "station", "near", "tall")
-    "which",
-    "digit",
-    "sign",
-    "on",
-    "red",
-    "tag",
-    "left",
-    "of",
-    "old",
-    "station",
-    "near",
-    "tall",
-)
 QUERIES = {
     "first list": {},
     "one step": {"step": "250"},
