@@ -83,7 +83,8 @@ class ChatServer:
         text, finish = self.write(body["messages"]), "stop"
         for stop in body.get("stop", []) if not self.keep_stop else []:
             text = text.partition(stop)[0]
-        if len(text) > body["max_tokens"] * 4:
-            text, finish = text[: body["max_tokens"] * 4], "length"
+        room = body.get("max_tokens", 10**6) * 4
+        if len(text) > room:
+            text, finish = text[:room], "length"
         message = {"role": "assistant", "content": text}
         return JSONResponse({"choices": [{"message": message, "finish_reason": finish}]})

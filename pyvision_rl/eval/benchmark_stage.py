@@ -23,6 +23,7 @@ from pyvision_rl.eval.benchmarks.item import (
 from pyvision_rl.eval.benchmarks.registry import BENCHMARKS, BenchmarkName
 from pyvision_rl.eval.evaluate import OnTask
 from pyvision_rl.eval.export import write_lmms_eval, write_vlmevalkit
+from pyvision_rl.eval.judged import JudgeChoice, judge_misses
 from pyvision_rl.eval.result import BenchmarkResult, grade_items, make_result, write_scores
 from pyvision_rl.eval.store import ItemStore, sample_record
 from pyvision_rl.model.policy import PolicyConfig
@@ -39,9 +40,11 @@ TEST_TOOL_CALLS = 30
 """The paper's tool calls at test time (Sec. 4.1)."""
 MAY_CHANGE = (
     "protocol",
+    "judge.model",
+    "judge.url",
     "limit",
     "server",
-    "max_tasks",
+    "max_episodes",
     "endpoint.max_in_flight",
     "endpoint.timeout_s",
     "endpoint.max_retries",
@@ -70,6 +73,8 @@ class BenchmarkConfig:
     """Address of an OpenAI-compatible server, up to and with /v1."""
     protocol: Protocol = "paper"
     """Whose scoring: paper, official, vlmevalkit, or strict."""
+    judge: JudgeChoice = field(default_factory=JudgeChoice)
+    """A language model that looks again at wrong answers in free text."""
     split: str = ""
     """Split of a folder with several; empty: all its files."""
     media_root: str = ""
@@ -91,8 +96,8 @@ class BenchmarkConfig:
     tool: Literal["with", "without", "both"] = "with"
     """without: the same questions with no tool and the plain prompt. both: one after the other, in
     two runs inside `out`, and how they differ."""
-    max_tasks: int = 32
-    """Items in flight at once."""
+    max_episodes: int = 32
+    """Episodes in flight at once, each with a sandbox of its own; at least those of one item."""
     policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(model=""))
     """How `model` is loaded; its name is that of `model`."""
     endpoint: ServerConfig = field(default_factory=ServerConfig)
@@ -101,8 +106,8 @@ class BenchmarkConfig:
     """Engine, sandbox and limits; temperature and top_k are those above."""
 
     def __post_init__(self) -> None:
-        if self.limit < 0 or self.max_tasks < 1:
-            raise ConfigError("eval: limit must not be negative and max_tasks at least 1")
+        if self.limit < 0 or self.max_episodes < 1:
+            raise ConfigError("eval: limit must not be negative and max_episodes at least 1")
         if self.num_samples is not None and self.num_samples < 1:
             raise ConfigError(f"eval: num_samples is {self.num_samples}, must be at least 1")
         if self.tool != "with" and self.benchmark == "vsibench":
@@ -143,7 +148,7 @@ def load_items(config: BenchmarkConfig) -> list[BenchmarkItem]:
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
-            raise ConfigError(f"{config.data}: two items are called {item.id}")
+            raise ConfigError(f"{config.data}: two items are called {item.id}; a split?")
         seen.add(item.id)
     return items
 
@@ -174,7 +179,7 @@ async def run_benchmark(
             server = replace(config.endpoint, url=config.server)
             async with open_any_agent(policy, server, config.agent) as opened:
                 await _play(config, benchmark, opened, left, store, progress)
-        return _score(config, benchmark, items, store, run)
+        return await _score(config, benchmark, items, store, run)
 
 
 def replace_rollout(agent: Agent, config: BenchmarkConfig) -> Agent:
@@ -201,14 +206,16 @@ async def _play(
     store: ItemStore,
     progress: _Progress,
 ) -> None:
-    slots, writing = asyncio.Semaphore(config.max_tasks), asyncio.Lock()
+    num_samples = config.num_samples or 1
+    slots = asyncio.Semaphore(max(1, config.max_episodes // num_samples))
+    writing = asyncio.Lock()
     scorer = pick_scorer(benchmark, config.protocol)
 
     async def play(item: BenchmarkItem) -> None:
         async with slots:
             start = time.monotonic()
             seed = derive_seed(config.seed, "eval", item.id)
-            trajectories = await run_group(agent, item.task, config.num_samples or 1, seed)
+            trajectories = await run_group(agent, item.task, num_samples, seed)
             seconds = time.monotonic() - start
             responses = [sample_record(trajectory).response for trajectory in trajectories]
             grades = await asyncio.to_thread(lambda: [scorer.grade(item, r) for r in responses])
@@ -219,7 +226,7 @@ async def _play(
     await run_together(map(play, items))
 
 
-def _score(
+async def _score(
     config: BenchmarkConfig,
     benchmark: Benchmark,
     items: Sequence[BenchmarkItem],
@@ -227,7 +234,9 @@ def _score(
     run: RunFolder,
 ) -> BenchmarkResult:
     scored = grade_items(benchmark, config.protocol, items, store.records)
-    result = make_result(benchmark, config.protocol, scored, store.records)
+    if config.judge.model:
+        scored = await judge_misses(scored, store.records, config.judge, run.path)
+    result = make_result(benchmark, config.protocol, scored, store.records, config.judge.model)
     write_scores(run.path, scored)
     write_vlmevalkit(run.path / "predictions.tsv", scored, store.records)
     write_lmms_eval(run.path / f"samples_{benchmark.name}.jsonl", scored, store.records)

@@ -119,15 +119,16 @@ def make_result(
     protocol: Protocol,
     scored: Sequence[ScoredItem],
     records: Mapping[str, ItemRecord],
+    judge: str = "",
 ) -> BenchmarkResult:
-    """All numbers of a benchmark from its graded items."""
+    """All numbers of a benchmark from its graded items; `judge` names the model that helped."""
     played = [records[entry.item.id] for entry in scored]
     samples = [sample for record in played for sample in record.samples]
     counted = [sample for sample in samples if not sample.lost]
     return BenchmarkResult(
         benchmark=benchmark.name,
         protocol=protocol,
-        scorer=pick_scorer(benchmark, protocol).name,
+        scorer=pick_scorer(benchmark, protocol).name + (f", judge {judge}" if judge else ""),
         scorer_version=f"{benchmark.name}-{benchmark.version}",
         headline=benchmark.headline,
         num_items=len(scored),

@@ -28,7 +28,7 @@ def config_of(data: Path, out: Path, url: str, **options) -> BenchmarkConfig:
         out=str(out),
         server=f"{url}/v1",
         num_samples=1,
-        max_tasks=2,
+        max_episodes=2,
         endpoint=endpoint,
         agent=agent,
     )

@@ -21,6 +21,7 @@ from pyvision_rl.eval.compare import (
     mcnemar_p,
     paired_bootstrap,
 )
+from pyvision_rl.eval.judged import JudgeChoice
 from pyvision_rl.eval.result import ItemScore
 from pyvision_rl.eval.store import read_items_file
 from pyvision_rl.eval.tool_ablation import ablate_tool
@@ -186,6 +187,33 @@ def test_a_finished_run_is_only_scored_again(chat, url, tmp_path):
     assert lenient.scorer == "letter found in the answer"
 
 
+def test_a_judge_looks_again_at_free_text_only(chat, url, tmp_path):
+    row = {
+        "answer_type": "text",
+        "subject": "s",
+        "knowledge_level": "k",
+        "varid": 1,
+        "image": base64_png(),
+        "question": "Odd or even?",
+    }
+    golds = ["even function", "odd function", "3", "even function"]
+    rows = [{**row, "qid": at, "index": at, "answer": gold} for at, gold in enumerate(golds)]
+    data = tsv(tmp_path / "DynaMath.tsv", rows)
+    given = iter(["it is even", "even function", "4", "even function"])
+    chat.write = lambda messages: f"<answer>\n\\boxed{{{next(given)}}}\n</answer>"
+    config = replace(config_of(data, tmp_path / "run", url), benchmark="dynamath", max_episodes=1)
+    assert run(config).main.value == 0.25
+    judge = ChatServer(write=lambda messages: "01"["it is even" in messages[-1]["content"]])
+    with served(judge.app()) as judge_url:
+        judged = replace(config, judge=JudgeChoice("judge-7b", f"{judge_url}/v1"))
+        result = run(judged)
+        assert result.main.value == 0.5
+        assert result.scorer == "rules on the answer block, judge judge-7b"
+        assert len(judge.bodies) == 2
+        assert run(judged).metrics == result.metrics
+        assert len(judge.bodies) == 2
+
+
 def test_a_higher_limit_plays_the_rest_only(chat, url, tmp_path):
     chat.write = guessing
     config = config_of(table(tmp_path), tmp_path / "run", url, limit=2)
@@ -198,7 +226,7 @@ def test_a_higher_limit_plays_the_rest_only(chat, url, tmp_path):
 
 def test_a_server_that_dies_leaves_what_was_done(chat, url, tmp_path):
     chat.write = guessing
-    config = config_of(table(tmp_path), tmp_path / "run", url, max_tasks=1)
+    config = config_of(table(tmp_path), tmp_path / "run", url, max_episodes=1)
 
     def write(messages):
         if len(chat.bodies) == 3:
