@@ -28,14 +28,20 @@ class Command:
 
     run: Callable[[list[str]], int]
     help: str
+    needs_torch: bool = True
 
 
 def parse_config(
-    command: str, config_type: type[ConfigT], arguments: list[str], defaults: Sequence[str] = ()
+    command: str,
+    config_type: type[ConfigT],
+    arguments: list[str],
+    defaults: Sequence[str] = (),
+    positional: str = "",
 ) -> ConfigT:
     """A command's configuration from files and overrides; ConfigError says what is wrong with it.
 
     `defaults` are arguments that go before the user's, such as shipped configuration files.
+    `positional` names the key that takes the words without a dash in front, at least one.
     """
     from jsonargparse import ArgumentParser
 
@@ -43,7 +49,9 @@ def parse_config(
         prog=f"{PROG} {command}", exit_on_error=False, description=config_type.__doc__
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these keys")
-    parser.add_class_arguments(config_type, None, sub_configs=True)
+    if positional:
+        parser.add_argument(positional, nargs="+", help="one or more")
+    parser.add_class_arguments(config_type, None, sub_configs=True, skip={positional})
     try:
         parsed = vars(parser.instantiate(parser.parse_args([*defaults, *arguments])))
     except argparse.ArgumentError as error:
@@ -104,11 +112,38 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def view(arguments: list[str]) -> int:
+    """A local web page over runs."""
+    from pyvision_rl.console import say
+    from pyvision_rl.viewer.serve import ViewConfig, run_view
+
+    run_view(parse_config("view", ViewConfig, arguments, positional="runs"), say)
+    return 0
+
+
+def play(arguments: list[str]) -> int:
+    """An agent asked about one's own image or video."""
+    from pyvision_rl.console import console, say
+    from pyvision_rl.viewer.play import PlayConfig, play_page, run_defaults
+    from pyvision_rl.viewer.play import play as ask
+    from pyvision_rl.viewer.terminal import TerminalWatcher
+
+    model = parse_config("play", PlayConfig, arguments).model
+    config = parse_config("play", PlayConfig, arguments, run_defaults(model))
+    if config.page:
+        asyncio.run(play_page(config, say))
+    else:
+        asyncio.run(ask(config, TerminalWatcher(console, config.figures)))
+    return 0
+
+
 COMMANDS = {
     "quickstart": Command(quickstart, "data, cold start, RL and evaluation in minutes, on a CPU"),
     "sft": Command(sft, "supervised fine-tuning on traces"),
     "rl": Command(rl, "reinforcement learning; goes on where the run folder stands"),
     "eval": Command(evaluate, "accuracy of a checkpoint on a task file"),
+    "play": Command(play, "ask an agent about an image or a video of your own"),
+    "view": Command(view, "a local web page over runs: curves, groups, trajectories", False),
 }
 
 
@@ -119,16 +154,20 @@ def usage() -> str:
     return "\n".join([*lines, "", f"{PROG} COMMAND --help lists the keys of a command."])
 
 
-def prepare_process() -> None:
-    """Our own lines only, above the bar; and no more threads than leave room for the sandbox."""
+def prepare_torch() -> None:
+    """No bars but ours, and no more threads than leave room for the sandbox."""
     import torch
     from transformers.utils.logging import disable_progress_bar
-
-    from pyvision_rl.console import ConsoleHandler
 
     disable_progress_bar()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
+
+
+def prepare_logging() -> None:
+    """Our own lines only, above the bar."""
+    from pyvision_rl.console import ConsoleHandler
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
     logging.getLogger("pyvision_rl").setLevel(logging.INFO)
 
@@ -148,8 +187,11 @@ def main() -> int:
     try:
         if arguments[0] not in COMMANDS:
             raise ConfigError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
-        prepare_process()
-        return COMMANDS[arguments[0]].run(arguments[1:])
+        command = COMMANDS[arguments[0]]
+        prepare_logging()
+        if command.needs_torch:
+            prepare_torch()
+        return command.run(arguments[1:])
     except PyVisionError as error:
         sys.stderr.write(f"{PROG}: {error}\n")
         return 2 if isinstance(error, ValueError) else 1
