@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pyvision_rl import __version__
@@ -100,7 +101,9 @@ def rl(arguments: list[str]) -> int:
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Accuracy of a checkpoint on a task file."""
+    """Accuracy of a checkpoint on a task file, or on a published benchmark."""
+    if names_key("benchmark", arguments):
+        return benchmark(arguments)
     from pyvision_rl.console import console, report_table, say, stage
     from pyvision_rl.eval.stage import EvalConfig, run_eval
 
@@ -137,11 +140,121 @@ def play(arguments: list[str]) -> int:
     return 0
 
 
+def data(arguments: list[str]) -> int:
+    """`data validate FILE`: every problem of a task or trace file; exit code 1 if there is one."""
+    from pyvision_rl.console import say
+    from pyvision_rl.data.validate import ValidateConfig, validate_file
+
+    if len(arguments) < 2 or arguments[0] != "validate":
+        raise ConfigError("data: there is `data validate FILE [--image_root DIR] [--decode true]`")
+    config = parse_config("data validate FILE", ValidateConfig, arguments[2:])
+    report = validate_file(arguments[1], image_root=config.image_root or None, decode=config.decode)
+    for line in report.lines():
+        say(line)
+    return 0 if report.ok else 1
+
+
+def sandbox(arguments: list[str]) -> int:
+    """`sandbox probe | bench | serve | trace FILE`."""
+    from pyvision_rl.console import say
+    from pyvision_rl.sandbox.bench import BenchConfig, bench
+    from pyvision_rl.sandbox.commands import probe, serve
+    from pyvision_rl.sandbox.trace import trace
+
+    match arguments:
+        case ["probe"]:
+            table, holds = probe()
+            say(table)
+            return 0 if holds else 1
+        case ["bench", *rest]:
+            say(bench(parse_config("sandbox bench", BenchConfig, rest)))
+        case ["serve", *rest]:
+            try:
+                from pyvision_rl.sandbox.server import ServeConfig
+            except ModuleNotFoundError as error:
+                raise missing_extra("sandbox serve", error) from error
+            serve(parse_config("sandbox serve", ServeConfig, rest))
+        case ["trace", file] if Path(file).is_file():
+            say(trace(Path(file).read_text(encoding="utf-8")))
+        case _:
+            raise ConfigError("sandbox: there are probe, bench, serve and trace FILE")
+    return 0
+
+
+def missing_extra(command: str, error: ModuleNotFoundError) -> ConfigError:
+    """What to install for a command that talks HTTP."""
+    return ConfigError(f"{command} needs {error.name}: pip install 'pyvision-rl[server]'")
+
+
+def names_key(key: str, arguments: list[str]) -> bool:
+    """Whether the arguments, or a readable YAML file that they name, set a key."""
+    import yaml
+
+    files = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        if name == f"--{key}":
+            return True
+        if name == "--config" and Path(value or following).is_file():
+            files.append(Path(value or following))
+    try:
+        held = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return any(isinstance(tree, dict) and key in tree for tree in held)
+
+
+def benchmark(arguments: list[str]) -> int:
+    """A published benchmark, or with `--tool both` what the tool is worth on it."""
+    from pyvision_rl.console import say, stage
+    from pyvision_rl.eval.benchmark_stage import BenchmarkConfig, run_benchmark
+    from pyvision_rl.eval.tool_ablation import ablate_tool
+
+    config = parse_config("eval", BenchmarkConfig, arguments)
+    with stage(config.benchmark) as bar:
+        if config.tool == "both":
+            plain, helped, pair = asyncio.run(ablate_tool(config, bar.advance))
+            lines = [*plain.lines(), "", *helped.lines(), "", pair.line()]
+        else:
+            lines = asyncio.run(run_benchmark(config, bar.advance)).lines()
+    for line in lines:
+        say(line)
+    say(f"written  {config.out}")
+    return 0
+
+
+def compare(arguments: list[str]) -> int:
+    """Finished benchmark runs, compared item by item."""
+    from pyvision_rl.console import say
+    from pyvision_rl.eval.compare import CompareConfig, compare_runs
+
+    config = parse_config("compare", CompareConfig, arguments, positional="runs")
+    for pair in compare_runs(config):
+        say(pair.line())
+    say(f"figure  {config.out}")
+    return 0
+
+
+def serve(arguments: list[str]) -> int:
+    """The agent behind OpenAI's chat interface."""
+    try:
+        from pyvision_rl.serve.stage import ServeConfig, run_serve
+    except ModuleNotFoundError as error:
+        raise missing_extra("serve", error) from error
+
+    asyncio.run(run_serve(parse_config("serve", ServeConfig, arguments)))
+    return 0
+
+
 COMMANDS = {
     "quickstart": Command(quickstart, "data, cold start, RL and evaluation in minutes, on a CPU"),
     "sft": Command(sft, "supervised fine-tuning on traces"),
     "rl": Command(rl, "reinforcement learning; goes on where the run folder stands"),
-    "eval": Command(evaluate, "accuracy of a checkpoint on a task file"),
+    "eval": Command(evaluate, "accuracy on a task file or a published benchmark"),
+    "compare": Command(compare, "finished benchmark runs, item by item, with paired tests"),
+    "serve": Command(serve, "the agent behind OpenAI's chat interface"),
+    "sandbox": Command(sandbox, "probe, bench, serve or trace FILE: where programs run", False),
+    "data": Command(data, "validate FILE: every problem of a task or trace file"),
     "play": Command(play, "ask an agent about an image or a video of your own"),
     "view": Command(view, "a local web page over runs: curves, groups, trajectories", False),
 }

@@ -8,7 +8,6 @@ import pytest
 
 from pyvision_rl.cli import main
 
-
 NEEDED = ("--policy.model", "m", "--data", "none.json", "--out", "o")
 
 

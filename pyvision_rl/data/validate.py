@@ -57,6 +57,16 @@ class Report:
         return lines
 
 
+@dataclass(frozen=True)
+class ValidateConfig:
+    """How closely a file is looked at."""
+
+    image_root: str = ""
+    """Folder that relative media paths start from; empty: the file's own."""
+    decode: bool = False
+    """Decode every image and open every video, which takes time."""
+
+
 def validate_file(
     path: str | Path, *, image_root: str | Path | None = None, decode: bool = False
 ) -> Report:
