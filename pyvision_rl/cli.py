@@ -174,8 +174,8 @@ def sandbox(arguments: list[str]) -> int:
             except ModuleNotFoundError as error:
                 raise missing_extra("sandbox serve", error) from error
             serve(parse_config("sandbox serve", ServeConfig, rest))
-        case ["trace", file] if Path(file).is_file():
-            say(trace(Path(file).read_text(encoding="utf-8")))
+        case ["trace", file]:
+            say(trace(file))
         case _:
             raise ConfigError("sandbox: there are probe, bench, serve and trace FILE")
     return 0
