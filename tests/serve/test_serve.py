@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import av
 import httpx
 import pytest
 import uvicorn
@@ -228,6 +229,31 @@ def test_several_images_and_earlier_messages(script, client):
         "image_clue_1 is 30 x 60",
     ):
         assert text in prompt.text
+
+
+def clip_url(folder) -> str:
+    """A clip of 12 grey frames as a data URL."""
+    path = folder / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width = stream.height = 64
+        for level in range(12):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 64), (level * 20,) * 3))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def test_a_video_is_in_the_runtime_only(script, client, tmp_path):
+    code = "print(len(video_clue_0), video_clue_0[0].asnumpy().shape)"
+    script.write = lambda context: (
+        ANSWER if context.turns else f"<code>\n```python\n{code}\n```\n</code>"
+    )
+    video = {"type": "video_url", "video_url": {"url": clip_url(tmp_path)}}
+    reply = client.post(CHAT, json=asking(video, TEXT, pyvision={"trajectory": True})).json()
+    assert "12 (64, 64, 3)" in reply["pyvision"]["trajectory"][0]["observation"]
+    assert reply["pyvision"]["num_visual_tokens"] == 0
+    assert reply["choices"][0]["message"]["content"] == "7"
 
 
 def test_an_agent_that_just_replies_and_one_that_is_cut(script, client):

@@ -94,8 +94,10 @@ def grade(item: BenchmarkItem, response: Response) -> float:
         return float(abs(given - right) <= TOLERANCE)
     if item.answer_type == "multiple choice":
         return grade_answer(answer, gold, "choice", item.options)
-    words = re.escape(answer.strip().lower())
-    return float(bool(words) and re.search(rf"(?<!\w){words}(?!\w)", gold.lower()) is not None)
+    words, gold = answer.strip().lower(), gold.lower()
+    if not words or len(words) > len(gold):
+        return 0.0
+    return float(re.search(rf"(?<!\w){re.escape(words)}(?!\w)", gold) is not None)
 
 
 def short_answer(text: str) -> str:
@@ -103,7 +105,7 @@ def short_answer(text: str) -> str:
     start, end = text.find("{"), text.rfind("}")
     try:
         value = json.loads(text[start : end + 1]) if 0 <= start < end else None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     found = value.get("short answer") if isinstance(value, dict) else None
     return str(found) if found is not None else text

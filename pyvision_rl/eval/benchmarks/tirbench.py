@@ -28,6 +28,8 @@ OCR_GOLD = {"60.jpg": "mobi", "62.jpg": "aires"}
 """Images whose gold text the authors' scorer replaces."""
 LETTERS = "ABCDEFGHIJ"
 INTEGER = re.compile(r"-?\d+")
+MAX_DIGITS = 18
+MAX_INTEGERS = 1000
 SAME_FLOAT = 1e-6
 
 
@@ -122,7 +124,9 @@ def _grade_numbers(kind: str, answer: str, gold: str) -> float:
 
 
 def _integers(text: str) -> list[int]:
-    return [int(number) for number in INTEGER.findall(text)[:1000]]
+    """The whole numbers of a text; overlong ones are none, so that no text takes long."""
+    found = INTEGER.findall(text)[:MAX_INTEGERS]
+    return [int(number) for number in found if len(number) <= MAX_DIGITS]
 
 
 def nearest_letter(text: str, letters: Mapping[str, str]) -> str:
