@@ -52,7 +52,6 @@ class ChatServer:
 
     write: Callable[[list[dict]], str] = lambda messages: "hello"
     failures: list[tuple[int, str]] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     keep_stop: bool = False
     bodies: list[dict] = field(default_factory=list)
@@ -79,7 +78,7 @@ class ChatServer:
         self.in_flight -= 1
         if self.failures:
             status, text = self.failures.pop(0)
-            return PlainTextResponse(text, status, headers=self.headers)
+            return PlainTextResponse(text, status)
         text, finish = self.write(body["messages"]), "stop"
         for stop in body.get("stop", []) if not self.keep_stop else []:
             text = text.partition(stop)[0]

@@ -51,11 +51,6 @@ class BenchmarkResult:
         """The form of summary.json."""
         return asdict(self)
 
-    def logged(self) -> dict[str, float]:
-        """Flat numbers for the metrics of a run: `eval/accuracy/single` ..."""
-        flat = {f"eval/{metric.name}".replace(" ", "_"): metric.value for metric in self.metrics}
-        return flat | {f"eval/{name}": value for name, value in self.behaviour.items()}
-
     def lines(self) -> list[str]:
         """The result for a person, the headline and its scorer first."""
         main = self.main

@@ -35,7 +35,6 @@ class ServerClient:
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
-        self.num_requests = 0
         self._slots = asyncio.Semaphore(config.max_in_flight)
         self._model = config.model
         key = os.environ.get(config.api_key_env, "")
@@ -90,7 +89,6 @@ class ServerClient:
         async with self._slots:
             failure = ""
             for attempt in range(self.config.max_retries + 1):
-                self.num_requests += 1
                 wait_s = min(MAX_BACKOFF_S, self.config.backoff_s * 2**attempt)
                 try:
                     response = await self._http.request(method, url, json=body)
@@ -100,7 +98,7 @@ class ServerClient:
                     if response.is_success:
                         return _json_object(response)
                     failure = _refusal(response)
-                    wait_s = max(wait_s, _retry_after_s(response))
+                    wait_s = max(wait_s, retry_after_s(response))
                 if attempt < self.config.max_retries:
                     # Requests that failed together must not all come back together.
                     await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))
@@ -128,7 +126,8 @@ def _json_object(response: httpx.Response) -> Mapping[str, object]:
     raise PyVisionError(f"server {response.url}: reply is no json object: {said}")
 
 
-def _retry_after_s(response: httpx.Response) -> float:
+def retry_after_s(response: httpx.Response) -> float:
+    """What a `Retry-After` in seconds asks for, at most a minute; 0 for none."""
     seconds = response.headers.get("retry-after", "")
     return min(MAX_BACKOFF_S, float(seconds)) if seconds.isdecimal() else 0.0
 

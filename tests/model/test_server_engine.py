@@ -6,6 +6,7 @@ import io
 import math
 from dataclasses import replace
 
+import httpx
 import pytest
 from PIL import Image
 from starlette.applications import Starlette
@@ -14,7 +15,7 @@ from starlette.routing import Route
 
 from pyvision_rl.errors import ConfigError, PyVisionError
 from pyvision_rl.model.engine import SamplingParams
-from pyvision_rl.model.server_client import ServerClient
+from pyvision_rl.model.server_client import ServerClient, retry_after_s
 from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.model.server_engine import ServerEngine, restore_stop
 from pyvision_rl.model.vllm_engine import VLLMEngine, image_runs
@@ -160,6 +161,12 @@ def test_one_clear_line(chat, address, codec, failures, options, message, num_re
         complete(config_of(address, **options), codec, [Context("t", codec.prompt("hi", []))])
     assert "\n" not in str(caught.value)
     assert len(chat.bodies) == num_requests
+
+
+def test_how_long_a_server_asks_to_wait():
+    asked = ("3", "soon", "9999")
+    waits = [retry_after_s(httpx.Response(429, headers={"retry-after": text})) for text in asked]
+    assert waits == [3.0, 0.0, 60.0]
 
 
 def test_a_dead_server(codec):

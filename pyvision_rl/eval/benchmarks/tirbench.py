@@ -75,7 +75,7 @@ def _answer_type(kind: str, gold: str) -> str:
     if kind in ("ocr", "word_search", "spot_difference", "jigsaw"):
         return kind
     if gold.isalpha():
-        return "choice"
+        return "choice" if len(gold) == 1 else "text"
     return "int" if INTEGER.fullmatch(gold) else "float"
 
 

@@ -20,6 +20,7 @@ from tests.eval.benchmarks.files import (
     parquet,
     picture,
     png,
+    scored,
     source,
     tsv,
 )
@@ -142,3 +143,13 @@ def test_a_limit_keeps_whole_clusters():
         limit: "".join(i.cluster for i in first_clusters(members, limit)) for limit in (1, 6, 7)
     }
     assert kept == {1: "aaa", 6: "ababab", 7: "ababab"}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_numbers_of_nothing(name):
+    # Every sandbox was lost: the headline is still there, and says that it is about no item.
+    lost = item("A", cluster="c", member="multi", labels={"key": "2steps_multi", "steps": "2"})
+    for entries in ([], [scored(lost, None)]):
+        found = {metric.name: metric for metric in BENCHMARKS[name].metrics(entries)}
+        headline = found[BENCHMARKS[name].headline]
+        assert (headline.value, headline.count) == (0.0, 0)

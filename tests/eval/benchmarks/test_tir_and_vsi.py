@@ -36,6 +36,8 @@ from tests.eval.benchmarks.files import (
         ("int", "12", "12 or 13", 0),
         ("float", "0.5", "1/2", 1),
         ("float", "0.5", "0.6", 0),
+        ("text", "left", "Left.", 1),
+        ("text", "left", "L", 0),
     ],
 )
 def test_tir_task_rules(kind, gold, answer, credit):
