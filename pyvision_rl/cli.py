@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import logging
 import os
 import sys
@@ -17,6 +18,9 @@ from pyvision_rl.errors import ConfigError, PyVisionError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from pyvision_rl.preflight.options import DryRunConfig
+    from pyvision_rl.preflight.plan import StageConfig
 
     ConfigT = TypeVar("ConfigT", bound=DataclassInstance)
 
@@ -60,6 +64,37 @@ def parse_config(
     return config_type(**{key: value for key, value in parsed.items() if key != "config"})
 
 
+def is_dry_run(command: str, config: StageConfig, options: DryRunConfig) -> bool:
+    """Whether only a dry run was asked for; it is done then. ConfigError where it finds a fault."""
+    if not options.dry_run:
+        return False
+    from pyvision_rl.console import say
+    from pyvision_rl.preflight.dry_run import dry_run
+
+    found = dry_run(config, options.memory_gb)
+    for line in found.lines:
+        say(line)
+    if not found.ok:
+        raise ConfigError(f"{command}: this would not run as it is; see above")
+    return True
+
+
+def split_dry_run(arguments: list[str]) -> tuple[DryRunConfig, list[str]]:
+    """The options of a dry run, and the other arguments."""
+    from pyvision_rl.preflight.options import DryRunConfig
+
+    names = ("--dry_run", "--memory_gb")
+    mine: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in names:
+            mine += [word, *itertools.islice(words, 1)]
+        else:
+            (mine if word.startswith(tuple(f"{name}=" for name in names)) else others).append(word)
+    return parse_config("dry_run", DryRunConfig, mine), others
+
+
 def quickstart(arguments: list[str]) -> int:
     """Data, cold start, RL and evaluation of the embedded default."""
     from importlib import resources
@@ -78,7 +113,10 @@ def sft(arguments: list[str]) -> int:
     from pyvision_rl.console import say, stage
     from pyvision_rl.sft.stage import SFTConfig, run_sft
 
+    options, arguments = split_dry_run(arguments)
     config = parse_config("sft", SFTConfig, arguments)
+    if is_dry_run("sft", config, options):
+        return 0
     with stage("SFT") as bar:
         checkpoint = run_sft(config, bar.step)
     say(f"checkpoint  {checkpoint}")
@@ -91,7 +129,10 @@ def rl(arguments: list[str]) -> int:
     from pyvision_rl.rl.config import RLConfig
     from pyvision_rl.rl.train import train
 
+    options, arguments = split_dry_run(arguments)
     config = parse_config("rl", RLConfig, arguments)
+    if is_dry_run("rl", config, options):
+        return 0
     with stage("RL") as bar:
         checkpoint = asyncio.run(
             train(config, lambda step, metrics: bar.step(step, config.num_steps, metrics))
@@ -107,7 +148,10 @@ def evaluate(arguments: list[str]) -> int:
     from pyvision_rl.console import console, report_table, say, stage
     from pyvision_rl.eval.stage import EvalConfig, run_eval
 
+    options, arguments = split_dry_run(arguments)
     config = parse_config("eval", EvalConfig, arguments)
+    if is_dry_run("eval", config, options):
+        return 0
     with stage("evaluation") as bar:
         report = asyncio.run(run_eval(config, bar.advance))
     console.print(report_table(config.data, [(config.policy.model, report)]))
@@ -246,6 +290,19 @@ def serve(arguments: list[str]) -> int:
     return 0
 
 
+def doctor(arguments: list[str]) -> int:
+    """What this machine offers a run, on one screen; exit code 1 where something is missing."""
+    from pyvision_rl.console import say
+    from pyvision_rl.preflight.doctor import examine
+
+    if arguments:
+        raise ConfigError(f"doctor: takes no arguments, got {' '.join(arguments)}")
+    lines, ok = examine()
+    for line in lines:
+        say(line)
+    return 0 if ok else 1
+
+
 COMMANDS = {
     "quickstart": Command(quickstart, "data, cold start, RL and evaluation in minutes, on a CPU"),
     "sft": Command(sft, "supervised fine-tuning on traces"),
@@ -256,6 +313,7 @@ COMMANDS = {
     "sandbox": Command(sandbox, "probe, bench, serve or trace FILE: where programs run", False),
     "data": Command(data, "validate FILE: every problem of a task or trace file"),
     "play": Command(play, "ask an agent about an image or a video of your own"),
+    "doctor": Command(doctor, "what this machine offers a run: versions, devices, sandbox, disk"),
     "view": Command(view, "a local web page over runs: curves, groups, trajectories", False),
 }
 

@@ -110,3 +110,13 @@ def test_a_folder_with_another_run_is_left_alone(run, tmp_path, tasks, tiny_rand
     assert f"{out}: holds another run" in line
     assert (out / "config.yaml").read_text() == "seed: 5\n"
     assert {path.name for path in out.iterdir()} - {"run.lock"} == before
+
+
+def test_a_dry_run_writes_nothing(run, tasks, tmp_path):
+    options = ["--policy.model", "tiny", "--data", str(tasks), "--out", "o", "--dry_run", "true"]
+    for command in ("eval", "rl"):
+        assert run(command, *options, "--memory_gb=64") == (0, [])
+    code, (line,) = run("rl", *options, "--memory_gb", "0.001")
+    assert code == 2
+    assert line == "pyvision-rl: rl: this would not run as it is; see above"
+    assert not (tmp_path / "o").exists()

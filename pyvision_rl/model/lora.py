@@ -46,7 +46,7 @@ def add_adapters(
 ) -> None:
     """Put adapters, which change nothing yet, into the model and freeze the rest of it.
 
-    `vision`: into the vision tower too. Adapters are float32 whatever the weights are. Raises
+    `vision`: into the vision tower too. Adapters have the number format of the weights. Raises
     ConfigError where peft is not installed.
     """
     try:
@@ -61,6 +61,10 @@ def add_adapters(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         inject_adapter_in_model(adapters, model, adapter_name=_NAME)
+    # peft decides by device and version; in fewer bits than float32 the learner keeps masters.
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.to(model.dtype)
 
 
 def merged_state(model: Qwen2_5_VLForConditionalGeneration) -> dict[str, torch.Tensor]:

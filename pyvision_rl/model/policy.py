@@ -223,7 +223,7 @@ class Policy:
 
     @contextmanager
     def _checkpointed(self) -> Iterator[None]:
-        """Layers look at `training`: on, they checkpoint; on in sampling, they would drop the cache."""
+        """Layers look at `training`: on, they checkpoint; in sampling they would drop the cache."""
         is_on = self.config.gradient_checkpointing and torch.is_grad_enabled()
         layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
         for layer in layers:

@@ -1,0 +1,93 @@
+"""`--dry_run true`: a stage up to its first step, without a weight being read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyvision_rl.data.validate import validate_file
+from pyvision_rl.model.memory import MemoryEstimate
+from pyvision_rl.preflight.machine import GB, available_memory, available_ram, free_disk
+from pyvision_rl.preflight.plan import (
+    StageConfig,
+    changes_to_fit,
+    estimate,
+    shown_images_bytes,
+)
+from pyvision_rl.runs.config import dump_config
+
+MAX_PROBLEMS = 10
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a dry run found: lines for a person, and whether the stage can start."""
+
+    lines: tuple[str, ...]
+    ok: bool
+
+
+def dry_run(config: StageConfig, memory_gb: float = 0.0) -> DryRun:
+    """Check a stage's configuration, data and memory; `memory_gb` 0 is what its device has free.
+
+    Raises InputError or ConfigError for a model that cannot be used.
+    """
+    report = validate_file(config.data, image_root=config.image_root or None)
+    parts = estimate(config)
+    available = int(memory_gb * GB) or available_memory(config.policy.device)
+    memory, fits = _memory(config, parts, available)
+    lines = [
+        dump_config(config).rstrip(),
+        "",
+        *report.lines(MAX_PROBLEMS),
+        "",
+        f"model {config.policy.model}: {_count(parts.parameters)} parameters, "
+        f"{_count(parts.trainable)} of them trained",
+        *_parts(parts),
+        *memory,
+        *_host(config),
+    ]
+    return DryRun(tuple(lines), report.ok and fits)
+
+
+def _parts(parts: MemoryEstimate) -> list[str]:
+    lines = [f"  {name:<18}{size / GB:8.2f} GB" for name, size in parts.held.items()]
+    lines += [
+        f"  {name:<18}{size / GB:8.2f} GB, for a while" for name, size in parts.transient.items()
+    ]
+    return [*lines, f"  {'at the peak':<18}{parts.total / GB:8.2f} GB"]
+
+
+def _memory(
+    config: StageConfig, parts: MemoryEstimate, available: int | None
+) -> tuple[list[str], bool]:
+    """The verdict on the device, and what to change."""
+    device = config.policy.device
+    if available is None:
+        return [f"{device} is not here; say what it has: --memory_gb 80"], True
+    if parts.total <= available:
+        return [f"fits: {device} has {available / GB:.2f} GB"], True
+    changes, total = changes_to_fit(config, available)
+    lines = [f"does not fit: {device} has {available / GB:.2f} GB; what helps, in this order:"]
+    lines += [f"  {override:<44} saves {saved / GB:.2f} GB" for override, saved in changes]
+    verdict = "fits" if total <= available else "still too much: take a smaller model"
+    return [*lines, f"  then {total / GB:.2f} GB, {verdict}"], False
+
+
+def _host(config: StageConfig) -> list[str]:
+    """What a step needs beside the model, on the machine itself."""
+    lines = []
+    if images := shown_images_bytes(config):
+        lines.append(
+            f"RAM: {images / GB:.2f} GB of shown images a step, one of full size a call "
+            f"({available_ram() / GB:.2f} GB free)"
+        )
+    free = free_disk(Path(config.out))
+    return [*lines, f"disk: {free / GB:.1f} GB free at {config.out}"]
+
+
+def _count(number: int) -> str:
+    for size, unit in ((10**9, "B"), (10**6, "M")):
+        if number >= size:
+            return f"{number / size:.2f}{unit}"
+    return str(number)
