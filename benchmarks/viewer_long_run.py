@@ -27,7 +27,7 @@ from pyvision_rl.runs.schema import TRAJECTORIES
 NUM_STEPS, NUM_GROUPS, GROUP_SIZE = 500, 25, 8
 NUM_METRICS = 60
 WORDS = ("which", "digit", "sign", "on", "red", "tag", "of", "old", "station", "near", "tall")
-QUERIES = {
+QUERIES: dict[str, dict[str, str]] = {
     "first list": {},
     "one step": {"step": "250"},
     "wrong, 2 calls or more": {"right": "no", "calls": "2+"},

@@ -40,9 +40,13 @@ class Tab:
     def __init__(self, address: str, width: int, height: int, dark: bool) -> None:
         self.complaints: list[str] = []
         self._open = ExitStack()
-        self._socket = self._open.enter_context(connect(address, max_size=None))
+        # Events of an idle tab pile up unread; without bounds and pings that blocks nobody.
+        connection = connect(
+            address, max_size=None, max_queue=None, ping_interval=None, close_timeout=1
+        )
+        self._socket = self._open.enter_context(connection)
         self._ids = itertools.count(1)
-        for domain in ("Page", "Runtime", "Log", "Network"):
+        for domain in ("Page", "Runtime", "Log"):
             self.send(f"{domain}.enable")
         metrics = {"width": width, "height": height, "mobile": width < 600}
         scale = 2 if width < 600 else 1

@@ -2,8 +2,13 @@
 
 import pytest
 
+from pyvision_rl.runs import RunFolder
+from pyvision_rl.viewer.app import view_routes
 from pyvision_rl.viewer.detail import list_rows
+from pyvision_rl.viewer.library import Library
 from pyvision_rl.viewer.query import parse_query
+from tests.runs.examples import records
+from tests.viewer.conftest import serving
 
 
 def rows(library, **query: str) -> list[dict]:
@@ -202,3 +207,25 @@ def test_an_address_that_leads_nowhere_says_so(browser, url):
     tab.goto(f"{url}/#/list/nothing")
     tab.wait("document.body.innerText.includes('There is no run nothing here.')")
     tab.close()
+
+
+def test_pages_keep_up_with_a_run(browser, tmp_path):
+    with RunFolder.create(tmp_path / "live", "seed: 0\n") as run:
+        run.log(0, {"reward/mean": 0.5})
+        run.write_groups(0, "train", records(0))
+        with serving(view_routes(Library([run.path]))) as url:
+            tabs = [browser.tab().goto(f"{url}/#/{page}") for page in ("", "groups", "list")]
+            overview, groups, listed = tabs
+            assert overview.text(".live-state") == "live"
+            assert "6 trajectories" in listed.text(".count")
+            run.log(7, {"reward/mean": 0.75})
+            run.write_groups(7, "train", records(7))
+            overview.send("Page.bringToFront")
+            overview.wait("document.querySelectorAll('.chart .dot').length === 2")
+            listed.send("Page.bringToFront")
+            listed.wait("document.querySelector('.count b').textContent === '12 trajectories'")
+            groups.send("Page.bringToFront")
+            groups.wait("document.querySelector('.group .pill').textContent === 'task task-7-0'")
+            for tab in tabs:
+                tab.close()
+                assert tab.complaints == []

@@ -103,15 +103,18 @@ def test_new_steps_appear_and_dropped_ones_go(run):
     assert library.state("a").num_trajectories == 0
 
 
+def write_small_run(folder):
+    with RunFolder.create(folder, "seed: 0\n") as run:
+        run.log(0, {"reward/mean": 0.0})
+
+
 def test_runs_below_a_folder_are_found_as_they_appear(tmp_path):
     with pytest.raises(InputError, match="no run in or below"):
         Library([tmp_path])
-    for name in ("one", "two"):
-        with RunFolder.create(tmp_path / "all" / name, "seed: 0\n") as run:
-            run.log(0, {"reward/mean": 0.0})
-        if name == "one":
-            library = Library([tmp_path])
-            assert library.names == ("all/one",)
+    write_small_run(tmp_path / "all" / "one")
+    library = Library([tmp_path])
+    assert library.names == ("all/one",)
+    write_small_run(tmp_path / "all" / "two")
     library.refresh()
     assert library.names == ("all/one", "all/two")
 

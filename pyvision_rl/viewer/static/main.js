@@ -47,6 +47,7 @@ const app = {
 };
 let page = null;
 let turn = 0;
+let stale = false;
 
 function readRoute() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
@@ -83,6 +84,12 @@ function drawTabs(route) {
   tabs.replaceChildren(...entries.map(([name, title, href]) => h("a", { href, "aria-current": name === route.name ? "page" : null }, title)));
 }
 
+async function keepUp() {
+  if (!stale) return;
+  stale = false;
+  await page?.refresh?.();
+}
+
 async function poll() {
   try {
     const runs = await app.source.runs();
@@ -91,7 +98,8 @@ async function poll() {
     const running = runs.filter((run) => run.running).length;
     live.textContent = running ? "live" : "";
     live.title = running ? "a run is going on: this page keeps up with it" : "";
-    if (changed && page?.refresh && document.visibilityState === "visible") await page.refresh();
+    stale ||= changed;
+    if (document.visibilityState === "visible") await keepUp();
   } catch {
     live.textContent = "viewer stopped";
   }
