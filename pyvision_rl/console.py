@@ -45,6 +45,8 @@ STEP_FIELDS = (
     ("loss/sft", "loss", "{:.3f}"),
     ("loss/entropy", "entropy", "{:.2f}"),
     ("learner/grad_norm", "grad", "{:.2f}"),
+    ("rate/tokens_per_s", "tokens/s", "{:.0f}"),
+    ("rate/cells_per_s", "cells/s", "{:.1f}"),
     ("time/rollout_s", "rollout", "{:.1f}s"),
     ("time/update_s", "update", "{:.1f}s"),
 )
@@ -66,7 +68,16 @@ class StageProgress:
         """Move the bar and leave a line with the step's metrics."""
         self.advance(done, total)
         parts = [f"{name} {form.format(metrics[key])}" for key, name, form in _shown(metrics)]
+        if "time/eta_s" in metrics and done < total:
+            parts.append(f"left {_duration(metrics['time/eta_s'])}")
         say(f"  step {done:>{len(str(total))}}/{total}  " + "  ".join(parts))
+
+
+def _duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds where there are no hours."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}" if hours else f"{minutes}m{rest:02d}"
 
 
 def _shown(metrics: Mapping[str, float]) -> Iterator[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ from pyvision_rl.rl.learner import LearnerConfig
 from pyvision_rl.rl.select import SelectConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.runs import CheckpointConfig
+from pyvision_rl.runs.track import Track
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class RLConfig:
     """Optimizer and loss."""
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Which checkpoints stay."""
+    track: Track = "none"
+    """Service that gets the metrics too."""
 
     def __post_init__(self) -> None:
         if self.group_size < 2:

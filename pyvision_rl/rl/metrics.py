@@ -37,6 +37,16 @@ def rollout_metrics(selection: Selection, baseline: Baseline = "played") -> dict
     }
 
 
+def rate_metrics(selection: Selection, rollout_s: float) -> dict[str, float]:
+    """What a second of rollouts gave: tokens that were sampled and programs that were run."""
+    trajectories = [t for group in selection.drawn for t in group.trajectories]
+    return {
+        "rate/tokens_per_s": sum(t.num_completion_tokens for t in trajectories) / rollout_s,
+        "rate/cells_per_s": sum(t.num_tool_calls for t in trajectories) / rollout_s,
+        "rate/trajectories_per_s": len(trajectories) / rollout_s,
+    }
+
+
 def _played(groups: Sequence[Group]) -> Iterator[tuple[Trajectory, Reward]]:
     for group in groups:
         for index in group.counted:

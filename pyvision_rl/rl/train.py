@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pyvision_rl.data.readers import read_tasks
@@ -18,7 +18,8 @@ from pyvision_rl.rl.advantage import group_advantages
 from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.gate import gate_warning
 from pyvision_rl.rl.learner import Learner
-from pyvision_rl.rl.metrics import rollout_metrics
+from pyvision_rl.rl.metrics import rate_metrics, rollout_metrics
+from pyvision_rl.rl.monitor import CollapseMonitor, Warned
 from pyvision_rl.rl.samples import make_samples
 from pyvision_rl.rl.select import baseline_of, collect, why_left_out
 from pyvision_rl.rl.surplus import Surplus
@@ -26,7 +27,7 @@ from pyvision_rl.rollout.agent import open_agent
 from pyvision_rl.rollout.episode import Agent
 from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.seeds import derive_seed
-from pyvision_rl.runs import RunFolder, selection_records
+from pyvision_rl.runs import RunFolder, RunReader, selection_records
 from pyvision_rl.runs.config import dump_config, resolve_model
 from pyvision_rl.sandbox import SandboxPool
 from pyvision_rl.types import Group, Selection, Task
@@ -36,7 +37,10 @@ logger = logging.getLogger(__name__)
 OnStep = Callable[[int, Mapping[str, float]], None]
 """Called after every step with its number, from 1, and its metrics."""
 
-MAY_CHANGE = ("num_steps", "checkpoint_every")
+ETA_STEPS = 10
+"""Steps whose mean says how long the others will take."""
+
+MAY_CHANGE = ("num_steps", "checkpoint_every", "track")
 """What a resumed run may set anew."""
 
 
@@ -55,12 +59,14 @@ async def train(config: RLConfig, on_step: OnStep, pool: SandboxPool | None = No
         resume=True,
         may_change=MAY_CHANGE,
         checkpoints=config.checkpoints,
+        track=config.track,
     ) as run:
         step = loop.restore(run)
         async with open_agent(policy, config.agent, pool) as agent:
             while step < config.num_steps:
                 step += 1
                 metrics = await loop.step(agent, run, step)
+                metrics |= loop.watch(run, step, metrics)
                 run.log(step, metrics)
                 if step % config.checkpoint_every == 0 or step == config.num_steps:
                     run.checkpoints.save(step, loop.save, metrics)
@@ -89,6 +95,8 @@ class _Loop:
     def __init__(self, config: RLConfig, policy: Policy, stream: TaskStream) -> None:
         self.config = config
         self.stream = stream
+        self.monitor = CollapseMonitor()
+        self.step_seconds: list[float] = []
         self.surplus = Surplus(config.select.max_staleness)
         self.gate_passed = False
         self.learner = Learner(policy, config.learner, config.agent.rollout.temperature)
@@ -104,7 +112,9 @@ class _Loop:
             self.surplus.groups,
         )
         baseline = config.select.baseline
-        metrics = {**rollout_metrics(selection, baseline), "time/rollout_s": clock.lap()}
+        rollout_s = clock.lap()
+        metrics = {**rollout_metrics(selection, baseline), "time/rollout_s": rollout_s}
+        metrics |= rate_metrics(selection, rollout_s)
         metrics |= self._carry(selection, step)
         samples = make_samples(
             selection.kept, normalize_std=config.learner.normalize_std, baseline=baseline
@@ -114,6 +124,26 @@ class _Loop:
         self._record(run, step, selection)
         metrics["time/record_s"] = clock.lap()
         return metrics
+
+    def watch(self, run: RunFolder, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Say what goes wrong, once; how long a step takes and all that are left will take."""
+        new = self.monitor.watch(step, metrics)
+        for warned in new:
+            logger.warning(warned.text)
+        if new or any(w.step == step for w in self.monitor.warnings):
+            self._write_warnings(run)
+        phases = ("rollout", "update", "record")
+        self.step_seconds.append(sum(metrics[f"time/{phase}_s"] for phase in phases))
+        recent = self.step_seconds[-ETA_STEPS:]
+        left = self.config.num_steps - step
+        return {
+            **self.monitor.metrics(),
+            "time/step_s": recent[-1],
+            "time/eta_s": left * sum(recent) / len(recent),
+        }
+
+    def _write_warnings(self, run: RunFolder) -> None:
+        run.write_warnings([asdict(warned) for warned in self.monitor.warnings])
 
     async def _draw(
         self, agent: Agent, place: tuple[int, int], tasks: Sequence[Task]
@@ -126,6 +156,7 @@ class _Loop:
         )
         if not self.gate_passed and (warning := gate_warning(groups)):
             logger.warning(warning)
+            self.monitor.warnings.append(Warned(place[0], "gate", warning))
         self.gate_passed = True
         return groups
 
@@ -172,5 +203,11 @@ class _Loop:
         self.stream.load(checkpoint.path)
         self.surplus.load(checkpoint.path)
         self.gate_passed = True
+        reader = RunReader(run.path)
+        said = [w for w in reader.warnings() if w.step <= checkpoint.step]
+        self.monitor.warnings = [Warned(w.step, w.cause, w.text) for w in said]
+        for row in reader.metrics():
+            self.monitor.watch(row.step, row.values)
+        self._write_warnings(run)
         logger.info("%s: goes on after step %d", run.path, checkpoint.step)
         return checkpoint.step

@@ -20,15 +20,17 @@ from pyvision_rl.runs.events import EventLog
 from pyvision_rl.runs.files import remove_leftovers, write_file, writing
 from pyvision_rl.runs.metrics import MetricLog
 from pyvision_rl.runs.records import KINDS, GroupRecord, drop_records_after, write_groups
+from pyvision_rl.runs.track import Track, Tracker, open_tracker
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
+WARNINGS = "warnings.json"
 CURVES = "curves.png"
 CHECKPOINTS = "checkpoints"
 LOCK = "run.lock"
 _EVENTS = "tensorboard"
-_OWN = (METRICS, SUMMARY, CURVES, CHECKPOINTS, _EVENTS, *KINDS)
+_OWN = (METRICS, SUMMARY, WARNINGS, CURVES, CHECKPOINTS, _EVENTS, *KINDS)
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | float | bool | None"
 
@@ -39,11 +41,19 @@ class RunFolder:
     `resumed`: the folder held this run before. Steps are the run's own, from 0, and rise.
     """
 
-    def __init__(self, path: Path, checkpoints: CheckpointConfig, resumed: bool, lock: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        checkpoints: CheckpointConfig,
+        resumed: bool,
+        lock: int,
+        tracker: Tracker | None = None,
+    ) -> None:
         self.path = path
         self.resumed = resumed
         self.checkpoints = Checkpoints(path / CHECKPOINTS, checkpoints)
         self._lock = lock
+        self._tracker = tracker
         self._metrics = MetricLog(path / METRICS)
         self._events: EventLog | None = None
 
@@ -56,6 +66,7 @@ class RunFolder:
         resume: bool = False,
         may_change: Collection[str] = (),
         checkpoints: CheckpointConfig | None = None,
+        track: Track = "none",
     ) -> Self:
         """Starts a run in a new folder or, with `resume`, goes on with the one that is there.
 
@@ -70,7 +81,8 @@ class RunFolder:
             resumed = _check(path, config_yaml, resume, may_change)
             remove_leftovers(path)
             write_file(path / CONFIG, config_yaml.encode())
-            return cls(path, checkpoints or CheckpointConfig(), resumed, lock)
+            tracker = open_tracker(track, path, config_yaml)
+            return cls(path, checkpoints or CheckpointConfig(), resumed, lock, tracker)
         except BaseException:
             os.close(lock)
             raise
@@ -97,6 +109,8 @@ class RunFolder:
             self._events = EventLog(self.path / _EVENTS, self._metrics.rows)
         else:
             self._events.append(row)
+        if self._tracker:
+            self._tracker.log(row.values, step=step)
 
     def write_groups(self, step: int, phase: str, records: Sequence[GroupRecord]) -> None:
         """Records what was drawn in a step; `phase` is "train" or an evaluation's name."""
@@ -107,6 +121,11 @@ class RunFolder:
         text = msgspec.json.format(msgspec.json.encode(summary), indent=2)
         write_file(self.path / SUMMARY, text + b"\n")
 
+    def write_warnings(self, warnings: Sequence[Mapping[str, Json]]) -> None:
+        """Replaces warnings.json: what a person should know, each with `step`, `cause`, `text`."""
+        text = msgspec.json.format(msgspec.json.encode(warnings), indent=2)
+        write_file(self.path / WARNINGS, text + b"\n")
+
     def draw_curves(self) -> None:
         """Replaces curves.png with the metrics so far; nothing where there are none."""
         if self._metrics.rows:
@@ -114,6 +133,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Gives the folder free."""
+        if self._tracker:
+            self._tracker.finish()
         self._metrics.close()
         os.close(self._lock)
 

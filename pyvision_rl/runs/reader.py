@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pyvision_rl.errors import InputError
 from pyvision_rl.runs.checkpoints import Checkpoint, list_checkpoints
-from pyvision_rl.runs.folder import CHECKPOINTS, CONFIG, METRICS, SUMMARY, is_locked
+from pyvision_rl.runs.folder import CHECKPOINTS, CONFIG, METRICS, SUMMARY, WARNINGS, is_locked
 from pyvision_rl.runs.metrics import MetricRow, read_metrics
 from pyvision_rl.runs.records import (
     GroupRecord,
@@ -21,6 +21,14 @@ from pyvision_rl.runs.records import (
     recorded_steps,
 )
 from pyvision_rl.runs.schema import LIGHT_COLUMNS, StoredTrajectory
+
+
+class RunWarning(msgspec.Struct, frozen=True):
+    """What a run warned of: the step, the cause by a fixed name, and a sentence."""
+
+    step: int
+    cause: str
+    text: str
 
 
 class RunReader:
@@ -52,6 +60,16 @@ class RunReader:
             return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
         except FileNotFoundError:
             return None
+        except msgspec.DecodeError as error:
+            raise InputError(f"{path}: not readable as JSON: {error}") from error
+
+    def warnings(self) -> list[RunWarning]:
+        """What the run has warned of, in order; none where there is no warnings.json."""
+        path = self.path / WARNINGS
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=list[RunWarning])
+        except FileNotFoundError:
+            return []
         except msgspec.DecodeError as error:
             raise InputError(f"{path}: not readable as JSON: {error}") from error
 

@@ -10,6 +10,7 @@ from pyvision_rl.data.traces import read_traces
 from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.runs import RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
+from pyvision_rl.runs.track import Track
 from pyvision_rl.sft.data import encode_trace
 from pyvision_rl.sft.train import SFTTrainConfig, num_steps, train
 
@@ -33,6 +34,8 @@ class SFTConfig:
     """Decides the order of the traces."""
     train: SFTTrainConfig = field(default_factory=SFTTrainConfig)
     """Optimizer and schedule."""
+    track: Track = "none"
+    """Service that gets the metrics too."""
 
 
 def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
@@ -41,7 +44,7 @@ def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
     policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
     samples = [encode_trace(trace, policy.codec) for trace in traces]
     total = num_steps(len(samples), config.train)
-    with RunFolder.create(Path(config.out), dump_config(config)) as run:
+    with RunFolder.create(Path(config.out), dump_config(config), track=config.track) as run:
 
         def log(step: int, metrics: dict[str, float]) -> None:
             run.log(step, metrics)

@@ -173,3 +173,12 @@ def test_no_run_to_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no run: there is no config.yaml"):
         RunReader(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_warnings_are_there_for_a_reader(tmp_path):
+    with RunFolder.create(tmp_path / "run", "seed: 0\n") as run:
+        reader = RunReader(run.path)
+        assert reader.warnings() == []
+        run.write_warnings([{"step": 3, "cause": "entropy", "text": "it fell"}])
+        (warning,) = reader.warnings()
+    assert (warning.step, warning.cause, warning.text) == (3, "entropy", "it fell")
