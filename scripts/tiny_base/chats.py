@@ -22,6 +22,7 @@ from pyvision_rl.data.needle import (
     locate_text,
     question_about,
 )
+from pyvision_rl.data.needle_draw import CELL_PX
 from pyvision_rl.model.codec import IMAGE, SYSTEM, observation_text, prompt_text
 
 IGNORE = -100
@@ -46,6 +47,8 @@ _ENDINGS = (
     "\nThink step by step, then end with the answer in a box:\n"
     "<answer>\n\\boxed{your answer}\n</answer>",
 )
+# Of several lengths, so that copying a place into code does not hang on how far back it stands.
+_LEAD_INS = ("", "", "Here:\n", "In Python:\n", "It is a crop.\n", "Python that shows the tag:\n")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Chat:
     labels: list[int]
     kinds: list[str]
     """What a label tests, for the gates: `row`, `column`, `easy`, `crop`, `pointer`, `next_row`,
-    `next_column`, `box`, or nothing."""
+    `next_column`, `box`, `code`, or nothing."""
     images: list[SeenImage]
 
 
@@ -148,13 +151,23 @@ def _look(tag: Tag) -> Look:
     return Look(tag.colour, tag.row, tag.column)
 
 
-def reply_place(chat: ChatWriter, tag: Tag, *, pointed: bool, python: bool) -> None:
-    """`red 3 5`, perhaps with the Python that crops it."""
+def reply_place(chat: ChatWriter, tag: Tag, *, pointed: bool, lead_in: str | None) -> None:
+    """`red 3 5`; with a `lead_in`, also that and the Python that crops the tag."""
     text = locate_text(_look(tag))
     tests = _place_tests(tag, 0, pointed)
-    if python:
-        text += f"\n```python\n{crop_code(_look(tag))}\n```"
+    if lead_in is not None:
+        text += f"\n{lead_in}"
+        code, code_tests = _python_block(tag.row, tag.column)
+        tests |= {len(text) + index: kind for index, kind in code_tests.items()}
+        text += code
     chat.reply(text, tests)
+
+
+def _python_block(row: int, column: int) -> tuple[str, dict[int, str]]:
+    """The fenced Python for a cell, and where it copies the column and the row."""
+    text = f"```python\n{crop_code(Look('', row, column))}\n```\n"
+    copied = [index - 1 for index in range(len(text)) if text.startswith(f"*{CELL_PX}", index)]
+    return text, dict.fromkeys(copied, "code")
 
 
 def _place_tests(tag: Tag, start: int, pointed: bool = False) -> dict[int, str]:
@@ -183,26 +196,33 @@ def reply_direct(chat: ChatWriter, tag: Tag) -> None:
     _reply_answer(chat, lead, _place_tests(tag, 0), tag.digit, kind)
 
 
-def reply_crop(chat: ChatWriter, tag: Tag, tags: tuple[Tag, ...], *, python: bool) -> int | None:
+def reply_crop(
+    chat: ChatWriter, tag: Tag, tags: tuple[Tag, ...], lead_in: str | None
+) -> int | None:
     """What a crop says: its digit, or the place of the tag that its letter names (returned)."""
     if tag.points_to is None:
         _reply_answer(chat, "I see", {}, tag.digit, "crop")
         return None
-    reply_place(chat, tags[tag.points_to], pointed=True, python=python)
+    reply_place(chat, tags[tag.points_to], pointed=True, lead_in=lead_in)
     return tag.points_to
 
 
 def chat_places(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) -> Chat:
-    """One question about the places of all tags, in any order."""
+    """One question about the places of all tags, in any order, often with their large digits."""
     chat = ChatWriter(tokenizer, scene)
     tags = rng.sample(scene.tags, len(scene.tags))
     names = ", ".join(tag.colour for tag in tags)
-    chat.ask(f"{rng.choice(_PREAMBLES)}Where are the tags {names}?")
+    read = rng.random() < 0.6
+    task = "Read the tags" if read else "Where are the tags"
+    chat.ask(f"{rng.choice(_PREAMBLES)}{task} {names}{'.' if read else '?'}")
     text = ""
     tests: dict[int, str] = {}
     for tag in tags:
         tests |= _place_tests(tag, len(text))
         text += locate_text(_look(tag)) + "\n"
+        if read and tag.kind == "easy":
+            tests[len(text) + len("clear ")] = "easy"
+            text += f"clear {tag.digit}.\n"
     chat.reply(text[:-1], tests)
     return chat.finish()
 
@@ -218,7 +238,7 @@ def chat_questions(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random
             reply_direct(chat, tag)
         else:
             chat.ask(f"{preamble}Where is the {tag.colour} tag?")
-            reply_place(chat, tag, pointed=False, python=False)
+            reply_place(chat, tag, pointed=False, lead_in=None)
         preamble = ending = ""
     return chat.finish()
 
@@ -227,13 +247,14 @@ def chat_crops(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) ->
     """Crops of tags are shown one after another; letters lead on to the tag that they name."""
     chat = ChatWriter(tokenizer, scene)
     python = rng.random() < 0.5
+    lead_in = rng.choice(_LEAD_INS) if python else None
     order = rng.sample(range(len(scene.tags)), len(scene.tags))
     first = scene.tags[order[0]]
     if python:
         chat.ask(f"{rng.choice(_PREAMBLES)}Write Python that crops the {first.colour} tag.")
     else:
         chat.ask(f"{rng.choice(_PREAMBLES)}Where is the {first.colour} tag?")
-    reply_place(chat, first, pointed=False, python=python)
+    reply_place(chat, first, pointed=False, lead_in=lead_in)
     shown: set[int] = set()
     for index in order[: 2 if python else 3]:
         following: int | None = index
@@ -241,7 +262,7 @@ def chat_crops(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) ->
         while following is not None and not shown & {following, scene.tags[following].points_to}:
             chat.show_crop(following)
             shown.add(following)
-            following = reply_crop(chat, scene.tags[following], scene.tags, python=python)
+            following = reply_crop(chat, scene.tags[following], scene.tags, lead_in)
     return chat.finish()
 
 
@@ -252,9 +273,8 @@ def chat_python(tokenizer: PreTrainedTokenizerBase, scene: Scene, rng: Random) -
         if rng.random() < 0.3:
             row, column = rng.randrange(6), rng.randrange(6)
             chat.ask(f"Write Python that crops row {row} column {column}.")
-            code = crop_code(Look("", row, column))
-            chat.reply(f"```python\n{code}\n```", {})
+            chat.reply(*_python_block(row, column))
         else:
             chat.ask(f"Write Python that crops the {tag.colour} tag.")
-            reply_place(chat, tag, pointed=False, python=True)
+            reply_place(chat, tag, pointed=False, lead_in=rng.choice(_LEAD_INS))
     return chat.finish()

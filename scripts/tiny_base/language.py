@@ -19,7 +19,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel as VisionTower,
 )
 
-from pyvision_rl.data.needle import TAG_KINDS, Kind, item_seed, make_item, make_scene
+from pyvision_rl.data.needle import TAG_KINDS, Kind, item_seed, make_scene
 from pyvision_rl.data.needle_draw import crop_of
 from scripts.tiny_base.chats import (
     IGNORE,
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 WriteChat = Callable[[PreTrainedTokenizerBase, Scene, Random], Chat]
 _LOOSE_SHARE = 0.15
+_NUM_SCALING_SCENES = 40
 _RICH_KINDS: tuple[tuple[Kind, ...], ...] = (
     (*("easy",) * 5, "one_look", "one_look", "two_looks"),
     (*("easy",) * 4, "one_look", "two_looks", "two_looks"),
@@ -57,34 +58,34 @@ class Lesson:
 
 # One type a batch: padding costs more than anything else.
 LESSONS = (
-    Lesson(chat_places, 0.35, 24),
+    Lesson(chat_places, 0.30, 20),
     Lesson(chat_questions, 0.25, 14),
     Lesson(chat_crops, 0.35, 10),
-    Lesson(chat_python, 0.05, 14),
+    Lesson(chat_python, 0.10, 12),
 )
-GROUNDING_LESSONS = LESSONS[:2]
-"""Taught alone at first: short chats, most of whose labels are places."""
 
 
 @dataclass(frozen=True)
 class LanguageConfig:
     """How long and how fast the text model is trained."""
 
-    num_steps: int = 2400
-    num_grounding_steps: int = 300
+    num_steps: int = 1800
     num_scenes: int = 5000
     peak_lr: float = 4e-3
     seed: int = 0
 
 
+@torch.no_grad()
 def normalize_features(visual: VisionTower) -> None:
     """Scale the tower's last layer so that features have a standard deviation of 1."""
-    views = [view_of(make_item(item_seed("base", 2, i), "easy").image) for i in range(40)]
-    patches, grids = to_patches(views)
-    with torch.no_grad():
-        scale = 1 / visual(patches, grid_thw=grids).pooler_output.std().item()
-        for parameter in visual.merger.mlp[-1].parameters():
-            parameter.mul_(scale)
+    images = [
+        view_of(make_scene(Random(item_seed("base", 2, index)))[0])
+        for index in range(_NUM_SCALING_SCENES)
+    ]
+    patches, grids = to_patches(images)
+    scale = 1 / visual(patches, grid_thw=grids).pooler_output.std().item()
+    for parameter in visual.merger.mlp[-1].parameters():
+        parameter.mul_(scale)
 
 
 @torch.no_grad()
@@ -175,7 +176,7 @@ def measure_gates(
     rng = Random(1)
     right: dict[str, list[float]] = defaultdict(list)
     sure: dict[str, list[float]] = defaultdict(list)
-    for write in (chat_places, chat_questions, chat_crops):
+    for write in (chat_places, chat_questions, chat_crops, chat_python):
         for start in range(0, len(scenes), 20):
             chats = [write(tokenizer, scene, rng) for scene in scenes[start : start + 20]]
             logits, labels, kinds = forward_chats(model, chats)
@@ -192,6 +193,26 @@ def measure_gates(
     }
 
 
+def freeze_unwritten(
+    model: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    scenes: Sequence[Scene],
+) -> None:
+    """Leave the embeddings of words that no lesson writes as they were drawn.
+
+    Trained, they would only ever be pushed away, all in one direction, and end up alike: a cold
+    start could then not teach one of them, such as `<code`, without all the others.
+    """
+    rng = Random(0)
+    written = torch.zeros(len(tokenizer), 1)
+    for lesson in LESSONS:
+        for scene in scenes:
+            labels = lesson.write(tokenizer, scene, rng).labels
+            written[[label for label in labels if label != IGNORE]] = 1.0
+    log.info("%d of %d tokens are written", int(written.sum()), len(tokenizer))
+    model.get_input_embeddings().weight.register_hook(lambda gradient: gradient * written)
+
+
 def train_language(
     model: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
@@ -203,11 +224,11 @@ def train_language(
     scenes = encode_scenes(model.model.visual, 0, config.num_scenes, practice=True)
     held_out = encode_scenes(model.model.visual, 1, 100)
     log.info("features of %d scenes: cpu %.0f s", len(scenes), time.process_time() - started)
+    freeze_unwritten(model, tokenizer, scenes[:300])
     optimizers = text_optimizers(model, config.peak_lr)
     for step in range(1, config.num_steps + 1):
         lr = scheduled_lr(config.peak_lr, step, config.num_steps)
-        lessons = LESSONS if step > config.num_grounding_steps else GROUNDING_LESSONS
-        lesson = rng.choices(lessons, [lesson.share for lesson in lessons])[0]
+        lesson = rng.choices(LESSONS, [lesson.share for lesson in LESSONS])[0]
         drawn = rng.sample(scenes, lesson.batch_size)
         logits, labels, kinds = forward_chats(
             model, [lesson.write(tokenizer, scene, rng) for scene in drawn]
