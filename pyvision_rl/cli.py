@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -290,6 +290,27 @@ def serve(arguments: list[str]) -> int:
     return 0
 
 
+def ablate(arguments: list[str]) -> int:
+    """Arms and seeds of the RL stage, in one table; goes on where the folder stands."""
+    from pyvision_rl.ablate.config import AblateConfig
+    from pyvision_rl.ablate.run import run_ablations
+    from pyvision_rl.console import say, stage
+
+    config = parse_config("ablate", AblateConfig, arguments)
+    with stage("ablations") as bar:
+
+        def on_step(title: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
+            if step == 1:
+                say(title)
+            bar.step(step, total, metrics)
+
+        table = asyncio.run(run_ablations(config, on_step))
+    say(table.read_text())
+    say(f"table    {table}")
+    say(f"figures  {table.parent / 'figures'}")
+    return 0
+
+
 def doctor(arguments: list[str]) -> int:
     """What this machine offers a run, on one screen; exit code 1 where something is missing."""
     from pyvision_rl.console import say
@@ -313,6 +334,7 @@ COMMANDS = {
     "sandbox": Command(sandbox, "probe, bench, serve or trace FILE: where programs run", False),
     "data": Command(data, "validate FILE: every problem of a task or trace file"),
     "play": Command(play, "ask an agent about an image or a video of your own"),
+    "ablate": Command(ablate, "arms and seeds of the RL stage in one table, with figures"),
     "doctor": Command(doctor, "what this machine offers a run: versions, devices, sandbox, disk"),
     "view": Command(view, "a local web page over runs: curves, groups, trajectories", False),
 }

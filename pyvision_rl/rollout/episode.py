@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from random import Random
 from typing import Literal, Protocol
 
 from PIL.Image import Image
@@ -26,6 +27,7 @@ from pyvision_rl.sandbox import CellResult
 from pyvision_rl.types import Completion, Context, Observation, StopReason, Task, Trajectory, Turn
 
 LOST_KINDS = frozenset({"sandbox_lost"})
+FAILED_CALL = CellResult("error", "RuntimeError: the interpreter is not available", [], 0.0)
 DEAD_KINDS = frozenset({"killed_timeout", "killed_memory", "dead", "protocol"})
 
 
@@ -53,6 +55,9 @@ class RolloutConfig:
     """Smallest share of probability to sample from; 1 is all."""
     top_k: int = 0
     """Number of tokens to sample from; 0 is all."""
+    fail_calls: float = 0.0
+    """For ablations: share of the programs that are not run and end in an error instead, drawn by
+    the trajectory's seed."""
 
     def __post_init__(self) -> None:
         positive = ("max_tokens", "max_completion_tokens", "max_images")
@@ -61,6 +66,8 @@ class RolloutConfig:
                 raise ConfigError(f"rollout.{name}: {getattr(self, name)}, must be at least 1")
         if self.max_tool_calls < 0 or self.temperature < 0 or self.top_k < 0:
             raise ConfigError("rollout: max_tool_calls, temperature and top_k must not be negative")
+        if not 0 <= self.fail_calls <= 1:
+            raise ConfigError(f"rollout.fail_calls: {self.fail_calls}, must be from 0 to 1")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"rollout.top_p: {self.top_p}, must be above 0 and at most 1")
 
@@ -190,7 +197,7 @@ class _Episode:
 
     async def _call(self, completion: Completion, code: str) -> StopReason | None:
         """Run a program and take its observation whole, or not at all where a limit forbids it."""
-        result = await self.runtime.run(code)
+        result = FAILED_CALL if self._is_failing() else await self.runtime.run(code)
         if result.kind in LOST_KINDS:
             self._add(Turn(completion, None, code))
             return StopReason.SANDBOX_LOST
@@ -202,6 +209,11 @@ class _Episode:
         self.num_tokens += len(observation.token_ids)
         self.num_images += len(observation.images)
         return stop
+
+    def _is_failing(self) -> bool:
+        """Whether this turn's program fails without being run."""
+        chance = Random(derive_seed(self.seed, "fail", len(self.turns))).random()
+        return chance < self.agent.config.fail_calls
 
     def _add(self, turn: Turn) -> None:
         self.turns.append(turn)

@@ -253,3 +253,21 @@ def test_turns_are_told_as_they_come(stage, task):
     trajectory = stage.runner.run(run_episode(agent, opening, seed=1, on_turn=seen.append))
     assert tuple(seen) == trajectory.turns
     assert [turn.observation is None for turn in seen] == [False, True]
+
+
+def test_calls_that_fail_on_purpose(stage, task):
+    def play(seed: int, share: float) -> Trajectory:
+        agent = stage.agent(SHOW, SHOW, ANSWER, config=replace(CONFIG, fail_calls=share))
+        return stage.runner.run(run_episode(agent, open_task(agent, task), seed))
+
+    always = play(1, 1.0)
+    assert (always.num_tool_calls, always.num_ok_tool_calls) == (2, 0)
+    assert not always.looked
+    seen = always.turns[0].observation
+    assert seen is not None
+    assert "RuntimeError: the interpreter is not available" in seen.text
+    assert play(1, 0.0).num_ok_tool_calls == 2
+    # 40 draws of one half: from 10 to 30 but for once in a thousand; the same seed, the same draw
+    ok = [play(seed, 0.5).num_ok_tool_calls for seed in range(20)]
+    assert 10 <= sum(ok) <= 30
+    assert ok[:5] == [play(seed, 0.5).num_ok_tool_calls for seed in range(5)]

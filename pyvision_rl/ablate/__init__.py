@@ -1,0 +1,1 @@
+"""Ablations: the RL stage again and again with one thing changed, over seeds, in one table."""

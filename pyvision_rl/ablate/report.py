@@ -1,0 +1,176 @@
+"""Results over seeds: a table with confidence intervals, and a figure for every ablation."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from pyvision_rl.ablate.config import AblateConfig, Ablation, Arm, run_of
+from pyvision_rl.runs import RunReader
+from pyvision_rl.runs.files import write_file
+
+TABLE = "table.md"
+LAST_STEPS = 5
+"""Steps at the end of a run whose mean stands for training."""
+
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % quantiles of Student's t for 1 to 10 degrees of freedom; for more, that of 10."""
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+PANELS = (
+    ("rollout/tool_calls", "Tool calls per trajectory"),
+    ("reward/accuracy", "Accuracy of rollouts"),
+    ("select/right_negative_share", "Right, but negative advantage"),
+    ("loss/entropy", "Entropy per token (nats)"),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and its 95 % interval; without one (nan) where there is a single seed."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ArmRuns:
+    """What the runs of an arm left, a seed each: rows of metrics, and the summary's numbers."""
+
+    arm: Arm
+    curves: list[list[tuple[int, dict[str, float]]]]
+    summaries: list[dict[str, float]]
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and Student's interval: seeds are few, and their spread is what is not known."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return Estimate(mean, math.nan, math.nan)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    half = _STUDENT[min(count - 1, len(_STUDENT)) - 1] * math.sqrt(variance / count)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def write_report(out: Path, config: AblateConfig) -> Path:
+    """Write table.md and figures/; every run must be done."""
+    rows: list[str] = []
+    columns: list[Column] = []
+    for ablation in config.ablations:
+        arms = [_read_arm(out, config, arm) for arm in ablation.arms]
+        columns = _columns(arms[0])
+        rows += [_row(ablation, arm, columns) for arm in arms]
+        write_file(out / "figures" / f"{ablation.name}.png", draw(ablation, arms))
+    table = out / TABLE
+    write_file(table, ("\n".join([*_header(config, columns), *rows]) + "\n").encode())
+    return table
+
+
+def _read_arm(out: Path, config: AblateConfig, arm: Arm) -> ArmRuns:
+    curves: list[list[tuple[int, dict[str, float]]]] = []
+    summaries: list[dict[str, float]] = []
+    for seed in config.seeds:
+        name = run_of(config, arm, seed).name
+        rows = RunReader(out / "runs" / name).metrics()
+        curves.append([(row.step, row.values) for row in rows])
+        (judged,) = RunReader(out / "evals" / name).metrics()
+        summaries.append(judged.values)
+    return ArmRuns(arm, curves, summaries)
+
+
+Column = tuple[str, Callable[[ArmRuns], list[float]]]
+
+
+def _judged(key: str) -> Callable[[ArmRuns], list[float]]:
+    return lambda arm: [summary[key] for summary in arm.summaries]
+
+
+def _trained(key: str) -> Callable[[ArmRuns], list[float]]:
+    def last(arm: ArmRuns) -> list[float]:
+        ends = [[values[key] for _, values in curve][-LAST_STEPS:] for curve in arm.curves]
+        return [math.fsum(end) / len(end) for end in ends]
+
+    return last
+
+
+def _columns(arm: ArmRuns) -> list[Column]:
+    prefix = "eval/accuracy/"
+    keys = [key for key in arm.summaries[0] if key.startswith(prefix)]
+    return [
+        ("accuracy", _judged("eval/accuracy")),
+        *((key.removeprefix(prefix), _judged(key)) for key in keys),
+        ("calls", _judged("eval/tool_calls_mean")),
+        ("no call", _judged("eval/zero_call_share")),
+        ("calls in training", _trained("rollout/tool_calls")),
+        ("right but negative", _trained("select/right_negative_share")),
+    ]
+
+
+def _header(config: AblateConfig, columns: Sequence[Column]) -> list[str]:
+    names = ["ablation", "arm", *(name for name, _ in columns)]
+    seeds = ", ".join(map(str, config.seeds))
+    return [
+        f"Means over seeds {seeds} with 95 % intervals (Student), after {config.rl.num_steps} "
+        f"steps, on {config.needle.num_test} unseen items; training columns are of the last "
+        f"{LAST_STEPS} steps.",
+        "",
+        "| " + " | ".join(names) + " |",
+        "|" + "---|" * len(names),
+    ]
+
+
+def _row(ablation: Ablation, arm: ArmRuns, columns: Sequence[Column]) -> str:
+    cells = [_cell(estimate(values(arm))) for _, values in columns]
+    return "| " + " | ".join([ablation.name, arm.arm.name, *cells]) + " |"
+
+
+def _cell(found: Estimate) -> str:
+    if math.isnan(found.low):
+        return f"{found.mean:.2f}"
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def draw(ablation: Ablation, arms: Sequence[ArmRuns]) -> bytes:
+    """A PNG of the training curves: a line for each arm, the mean; thin ones, its seeds."""
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(8.4, 5.8), dpi=110, layout=layout)
+    FigureCanvasAgg(figure)
+    for place, (key, title) in enumerate(PANELS, start=1):
+        axes = figure.add_subplot(2, 2, place)
+        for colour, arm in zip(_COLOURS * len(arms), arms, strict=False):
+            _draw_arm(axes, arm, key, colour)
+        axes.set_title(title, fontsize=10.5, loc="left", fontweight="bold")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        if place == 1:
+            axes.legend(fontsize=8.5, frameon=False)
+    figure.suptitle(ablation.name.replace("_", " "), fontsize=12)
+    figure.supxlabel("step", fontsize=10)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _draw_arm(axes: Axes, arm: ArmRuns, key: str, colour: str) -> None:
+    series = [[(step, values[key]) for step, values in curve] for curve in arm.curves]
+    for points in series:
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, alpha=0.45)
+    steps = [step for step, _ in series[0]]
+    means = [
+        math.fsum(points[place][1] for points in series) / len(series)
+        for place in range(len(steps))
+    ]
+    axes.plot(steps, means, color=colour, linewidth=2.2, label=arm.arm.name)

@@ -1,0 +1,143 @@
+import asyncio
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import pyvision_rl.configs
+from pyvision_rl.ablate.config import AblateConfig, Ablation, Arm, all_runs, override, run_of
+from pyvision_rl.ablate.report import estimate
+from pyvision_rl.ablate.run import run_ablations
+from pyvision_rl.cli import parse_config
+from pyvision_rl.data.needle_files import NeedleConfig
+from pyvision_rl.errors import ConfigError
+from pyvision_rl.eval.stage import EvalConfig
+from pyvision_rl.model.hf_engine import EngineConfig
+from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.policy import PolicyConfig
+from pyvision_rl.rl.config import RLConfig
+from pyvision_rl.rl.select import SelectConfig
+from pyvision_rl.rollout.agent import AgentConfig
+from pyvision_rl.rollout.episode import RolloutConfig
+from pyvision_rl.sandbox import SandboxConfig
+
+FOLDER = Path(pyvision_rl.configs.__file__).parent
+POLICY = PolicyConfig("tiny", PixelLimits(784, 28224))
+AGENT = AgentConfig(
+    engine=EngineConfig(schedule="barrier"),
+    sandbox=SandboxConfig(isolation="best_effort", figures="pixels"),
+    rollout=RolloutConfig(prompt="brief", max_tokens=600, max_completion_tokens=60),
+)
+RL = RLConfig(
+    POLICY,
+    data="",
+    out="",
+    num_steps=1,
+    group_size=4,
+    agent=AGENT,
+    select=SelectConfig(oversample=4, num_groups=1),
+)
+TOOL = Ablation("tool_reward", (Arm("0.1"), Arm("0", ("reward.tool_coef: 0",))))
+SORT = Ablation("std_sorting", (Arm("on"), Arm("off", ("select.rank_by_std: false",))))
+
+
+def config_for(out: Path, *ablations: Ablation, seeds: tuple[int, ...] = (0,)) -> AblateConfig:
+    return AblateConfig(
+        rl=RL,
+        eval=EvalConfig(POLICY, "", "", agent=AGENT),
+        out=str(out),
+        ablations=ablations,
+        seeds=seeds,
+        needle=NeedleConfig(num_train=8, num_test=3, mix=(0, 1, 1)),
+    )
+
+
+def test_overrides_are_typed():
+    changed = override(RL, ("reward.tool_coef: 0", "agent.rollout.max_tool_calls: 2"))
+    assert changed.reward.tool_coef == 0
+    assert changed.agent.rollout.max_tool_calls == 2
+    assert replace(changed, reward=RL.reward, agent=RL.agent) == RL
+    assert override(RL, ()) == RL
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("reward.tool_cof: 0", "there is no key reward.tool_cof"),
+        ("seed.x: 0", "there is no key seed.x"),
+        ("reward.tool_coef: much", r"Expected `float`, got `str` - at `\$.reward.tool_coef`"),
+        ("select.unit: half", "Invalid enum value 'half'"),
+        ("group_size: 1", "a group needs at least 2"),
+        ("reward.tool_coef", "must be of the form"),
+    ],
+)
+def test_an_override_that_cannot_be_is_refused(line, words):
+    with pytest.raises(ConfigError, match=words):
+        override(RL, (line,))
+
+
+def test_runs_that_arms_share_are_made_once(tmp_path):
+    config = config_for(tmp_path, TOOL, SORT, seeds=(0, 1))
+    titles = [title for title, _ in all_runs(config)]
+    # 2 x 2 arms x 2 seeds are 8, but both ablations share the base
+    assert titles == [
+        "tool_reward = 0.1, seed 0",
+        "tool_reward = 0, seed 0",
+        "std_sorting = off, seed 0",
+        "tool_reward = 0.1, seed 1",
+        "tool_reward = 0, seed 1",
+        "std_sorting = off, seed 1",
+    ]
+    assert run_of(config, TOOL.arms[0], 0) == run_of(config, SORT.arms[0], 0)
+
+
+def test_the_interval_over_seeds():
+    # 1, 2, 3: mean 2, s = 1, t(0.975, 2) = 4.3027: 2 +- 4.3027 / sqrt(3)
+    found = estimate([1.0, 2.0, 3.0])
+    assert (found.mean, found.low, found.high) == pytest.approx((2, -0.4842, 4.4842), abs=1e-3)
+    assert math.isnan(estimate([0.5]).low)
+
+
+def test_impossible_studies_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="ablation x: needs two arms"):
+        Ablation("x", (Arm("a"),))
+    with pytest.raises(ConfigError, match="tool_reward is there twice"):
+        config_for(tmp_path, TOOL, TOOL)
+    with pytest.raises(ConfigError, match="seeds"):
+        config_for(tmp_path, TOOL, seeds=(1, 1))
+
+
+def test_the_shipped_study_is_the_papers_four_and_a_fifth():
+    config = parse_config("ablate", AblateConfig, [f"--config={FOLDER}/ablate/tiny.yaml"])
+    assert [ablation.name for ablation in config.ablations] == [
+        "tool_reward",
+        "std_sorting",
+        "std_normalisation",
+        "turn_budget",
+        "drop_without_look",
+    ]
+    # five changes and the base they share, three seeds
+    assert len(list(all_runs(config))) == 18
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_it_stands(tmp_path):
+    config = config_for(tmp_path, TOOL)
+    steps: list[str] = []
+    table = asyncio.run(run_ablations(config, lambda title, *_: steps.append(title)))
+    assert steps == ["tool_reward = 0.1, seed 0", "tool_reward = 0, seed 0"]
+    lines = table.read_text().splitlines()
+    assert lines[2].startswith("| ablation | arm | accuracy | easy |")
+    assert [line.split(" | ")[1] for line in lines[4:]] == ["0.1", "0"]
+    figure = tmp_path / "figures" / "tool_reward.png"
+    assert figure.stat().st_size > 10_000
+
+    # another ablation later: only its own run is made, also after a kill in an evaluation
+    more = config_for(tmp_path, TOOL, SORT)
+    begun = tmp_path / "evals" / run_of(more, SORT.arms[1], 0).name
+    begun.mkdir()
+    (begun / "config.yaml").write_text("seed: 5\n")
+    asyncio.run(run_ablations(more, lambda title, *_: steps.append(title)))
+    assert steps[2:] == ["std_sorting = off, seed 0"]
+    assert len(table.read_text().splitlines()) == 8
