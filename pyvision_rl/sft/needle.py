@@ -33,7 +33,7 @@ class NeedleTraceConfig:
     """Looks at easy items; 0 is enough."""
     one_look: tuple[float, float, float] = (0.35, 0.5, 0.15)
     """Looks at one-look items; with 0 the answer is a guess that the loss skips."""
-    two_looks: tuple[float, float, float] = (0.3, 0.3, 0.4)
+    two_looks: tuple[float, float, float] = (0.3, 0.45, 0.25)
     """Looks at two-look items; with 0 or 1 the answer is a guess that the loss skips."""
 
     def __post_init__(self) -> None:
