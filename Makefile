@@ -53,8 +53,8 @@ wheel: $(STAMP)  ## dist/*.whl
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
-bench: $(STAMP)  ## every speed comparison in benchmarks/
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: $(STAMP)  ## every benchmark, then all ratios in one table beside their peers
+	$(BIN)/python benchmarks
 
 clean:  ## remove what was built, runs excepted
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -184,6 +184,7 @@ def main() -> None:
         roll_out_by_generate(policy, plans)
         theirs = time.process_time() - start
         print(f"{count} trajectories, {tokens} tokens: CPU {ours:.2f} s, generate {theirs:.2f} s")
+        print(f"RATIO | engine: CPU of rollouts | transformers generate | {theirs / ours:.2f}")
         walls = {}
         slow = [Plan(seed, 2.0) for seed in range(count)]
         for schedule in ("continuous", "barrier"):
@@ -191,6 +192,8 @@ def main() -> None:
             roll_out(policy, slow, EngineConfig(schedule=schedule))
             walls[schedule] = time.perf_counter() - start
         print("one call in 16 sleeps 2 s: wall", {k: round(v, 2) for k, v in walls.items()})
+        gain = walls["barrier"] / walls["continuous"]
+        print(f"RATIO | engine: wall with slow tools | a barrier between turns | {gain:.2f}")
         size = 64
         while size <= options.most:
             many = [Plan(seed, 0.02) for seed in range(size)]

@@ -3,7 +3,17 @@
 The same table as `pyvision-rl sandbox bench`.
 """
 
-from pyvision_rl.sandbox.bench import BenchConfig, bench
+from pyvision_rl.sandbox.bench import BenchConfig, measure, table
+
+
+def main() -> None:
+    rows, notes = measure(BenchConfig())
+    print(table(rows, notes))
+    for row in rows:
+        for peer, value in (("worker process", row.multiprocessing), ("Jupyter", row.jupyter)):
+            if value is not None and row.sandbox:
+                print(f"RATIO | sandbox: {row.what} | {peer} | {value / row.sandbox:.2f}")
+
 
 if __name__ == "__main__":
-    print(bench(BenchConfig()))
+    main()

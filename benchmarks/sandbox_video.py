@@ -68,7 +68,8 @@ def main() -> None:
             return
         theirs = measure(READ_DECORD, clip)
         print(f"decord:      {1e3 * theirs[0]:.0f} ms CPU, {theirs[1]:.0f} MiB")
-        print(f"ratios: CPU {ours[0] / theirs[0]:.2f}, memory {ours[1] / theirs[1]:.2f}")
+        print(f"RATIO | video reader: CPU | decord | {theirs[0] / ours[0]:.2f}")
+        print(f"RATIO | video reader: memory | decord | {theirs[1] / ours[1]:.2f}")
         print("pixels are equal" if ours[2] == theirs[2] else "pixels DIFFER")
 
 

@@ -10,7 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -62,12 +62,25 @@ def bench(config: BenchConfig | None = None) -> str:
     """The report as a table. CPU times count the pool, the fork server and the runtimes
     together.
     """
-    config = config or BenchConfig()
+    return table(*measure(config or BenchConfig()))
+
+
+def measure(config: BenchConfig) -> tuple[list[Row], list[str]]:
+    """Rows with the peers' values beside ours, and remarks."""
     rows, notes = asyncio.run(measure_sandbox(config))
-    peers = [measure_multiprocessing(config), measure_jupyter(config)]
+    workers, jupyter = measure_multiprocessing(config), measure_jupyter(config)
+    both = [
+        replace(row, multiprocessing=workers.get(row.what), jupyter=jupyter.get(row.what))
+        for row in rows
+    ]
+    return both, notes
+
+
+def table(rows: list[Row], notes: list[str]) -> str:
+    """Rows and remarks for a person."""
     lines = [f"{'':34}{'sandbox':>12}{'multiproc.':>12}{'jupyter':>12}"]
     for row in rows:
-        values = [row.sandbox, *(peer.get(row.what) for peer in peers)]
+        values = (row.sandbox, row.multiprocessing, row.jupyter)
         cells = "".join(f"{'-' if v is None else f'{v:.3f}':>12}" for v in values)
         lines.append(f"{f'{row.what}, {row.unit}':34}{cells}")
     return "\n".join([*lines, "", *notes])
