@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,8 @@ def generate_turn(policy: Policy, rows: Sequence[tuple[Plan, Context]], turn: in
     pixels, grids = make_patches(
         policy.processor, [image for _, context in rows for image in context.images]
     )
-    out = policy.model.generate(
+    model: Any = policy.model
+    out: Any = model.generate(
         input_ids=ids,
         attention_mask=(ids != policy.pad_id).int(),
         pixel_values=pixels,

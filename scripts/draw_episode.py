@@ -85,16 +85,16 @@ def wrapped(line: str, width: int) -> list[str]:
 def draw(trajectory: Trajectory) -> Figure:
     """One row of cards: view, then per turn the text and the figure it brought."""
     looks = [turn for turn in trajectory.turns if turn.observation and turn.observation.images]
-    widths = [1.25, *[w for _ in looks for w in (1.75, 1.0)], 1.35]
+    widths = [1.4, *[w for _ in looks for w in (1.75, 1.0)], 1.35]
     figure = Figure(figsize=(sum(widths) * 1.75, 2.75), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = iter(figure.subplots(1, len(widths), width_ratios=widths))
     view = trajectory.prompt.images[0]
     draw_image(
         next(axes),
-        "what it is given",
+        trajectory.task.question,
         view,
-        f"{trajectory.prompt.num_visual_tokens} visual tokens\n{trajectory.task.question}",
+        f"what it is given\n{trajectory.prompt.num_visual_tokens} visual tokens",
     )
     for number, turn in enumerate(looks, start=1):
         assert turn.observation is not None

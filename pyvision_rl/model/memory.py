@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextConfig
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextConfig
 
 from pyvision_rl.model.images import TOKEN_PX
 from pyvision_rl.model.inputs import VISUAL_TOKENS_PER_FORWARD
@@ -59,7 +59,7 @@ def build_on_meta(config: PolicyConfig) -> Qwen2_5_VLForConditionalGeneration:
     folder = checkpoint_folder(config.model)
     check_architecture(folder)
     with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(folder))
+        model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder))
         model = model.to(getattr(torch, config.dtype))
         model.model.visual.requires_grad_(not config.freeze_vision)
         if config.lora.rank:

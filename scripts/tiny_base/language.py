@@ -210,7 +210,11 @@ def freeze_unwritten(
             labels = lesson.write(tokenizer, scene, rng).labels
             written[[label for label in labels if label != IGNORE]] = 1.0
     log.info("%d of %d tokens are written", int(written.sum()), len(tokenizer))
-    model.get_input_embeddings().weight.register_hook(lambda gradient: gradient * written)
+
+    def keep_written(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * written
+
+    model.model.language_model.embed_tokens.weight.register_hook(keep_written)
 
 
 def train_language(

@@ -242,7 +242,7 @@ def test_a_barrier_repeats_bit_by_bit(policy, max_rows):
     assert logprobs_of(runs[0]) == logprobs_of(runs[1]) == logprobs_of(runs[2])
 
 
-def test_max_rows_bounds_what_runs_at_once(policy):
+def test_max_rows_bounds_what_runs_at_once(policy, monkeypatch):
     seen = []
 
     async def main():
@@ -253,7 +253,7 @@ def test_max_rows_bounds_what_runs_at_once(policy):
                 seen.append(len(engine._decoder.rows))
                 return step()
 
-            engine._decoder.step = watched_step
+            monkeypatch.setattr(engine._decoder, "step", watched_step)
             await asyncio.gather(*(play(engine, policy.codec, seed) for seed in range(8)))
 
     asyncio.run(main())

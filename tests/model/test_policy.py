@@ -163,7 +163,9 @@ def test_save_and_load_round_trip(policy, tmp_path):
     plain = AutoModelForImageTextToText.from_pretrained(folder)
     for name, weight in policy.model.state_dict().items():
         assert torch.equal(plain.state_dict()[name], weight)
-    assert AutoTokenizer.from_pretrained(folder).get_vocab() == policy.codec.tokenizer.get_vocab()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer is not None
+    assert tokenizer.get_vocab() == policy.codec.tokenizer.get_vocab()
     assert GenerationConfig.from_pretrained(folder).eos_token_id == policy.codec.end_of_turn_id
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     assert processor["image_processor_type"] == "Qwen2VLImageProcessor"

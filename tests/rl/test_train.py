@@ -91,7 +91,9 @@ def test_a_run_learns_records_and_resumes_bit_by_bit(data, tmp_path):
 
     loaded = AutoModelForImageTextToText.from_pretrained(resumed)
     assert loaded.config.model_type == "qwen2_5_vl"
-    assert AutoTokenizer.from_pretrained(resumed).eos_token == "<|im_end|>"
+    tokenizer = AutoTokenizer.from_pretrained(resumed)
+    assert tokenizer is not None
+    assert tokenizer.eos_token == "<|im_end|>"
 
 
 def test_carried_groups_survive_a_resume_bit_by_bit(data, tmp_path):
