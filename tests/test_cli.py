@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyvision_rl.cli import main
+from pyvision_rl.cli.main import main
 
 NEEDED = ("--policy.model", "m", "--data", "none.json", "--out", "o")
 

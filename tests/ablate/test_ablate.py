@@ -9,7 +9,7 @@ import pyvision_rl.configs
 from pyvision_rl.ablate.config import AblateConfig, Ablation, Arm, all_runs, override, run_of
 from pyvision_rl.ablate.report import estimate
 from pyvision_rl.ablate.run import run_ablations
-from pyvision_rl.cli import parse_config
+from pyvision_rl.cli.parse import parse_config
 from pyvision_rl.data.needle_files import NeedleConfig
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.eval.stage import EvalConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import pyvision_rl.configs
-from pyvision_rl.cli import parse_config
+from pyvision_rl.cli.parse import parse_config
 from pyvision_rl.quickstart import QuickstartConfig
 from pyvision_rl.rl.config import RLConfig
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pyvision_rl import cli
+from pyvision_rl.cli.main import main
 from tests.eval.benchmarks.files import base64_png, tsv
 from tests.http import ChatServer, served, unused_address
 
@@ -16,7 +16,7 @@ QUICK = ["--endpoint.tokenizer", "tiny", "--agent.sandbox.isolation", "best_effo
 def call(monkeypatch, capsys):
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["pyvision-rl", *map(str, words)])
-        code = cli.main()
+        code = main()
         said = capsys.readouterr()
         return code, said.out, said.err
 

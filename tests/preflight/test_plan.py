@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import Qwen2_5_VLConfig
 
-from pyvision_rl.cli import parse_config
+from pyvision_rl.cli.parse import parse_config
 from pyvision_rl.eval.stage import EvalConfig
 from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.preflight.doctor import examine

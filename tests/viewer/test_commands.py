@@ -6,7 +6,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from pyvision_rl.cli import main
+from pyvision_rl.cli.main import main
 
 
 @pytest.fixture

@@ -1,0 +1,103 @@
+"""Arguments into configurations: files, overrides, and the options that stages share."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pyvision_rl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from pyvision_rl.preflight.options import DryRunConfig
+    from pyvision_rl.preflight.plan import StageConfig
+
+    ConfigT = TypeVar("ConfigT", bound=DataclassInstance)
+
+PROG = "pyvision-rl"
+
+
+def parse_config(
+    command: str,
+    config_type: type[ConfigT],
+    arguments: list[str],
+    defaults: Sequence[str] = (),
+    positional: str = "",
+) -> ConfigT:
+    """A command's configuration from files and overrides; ConfigError says what is wrong with it.
+
+    `defaults` are arguments that go before the user's, such as shipped configuration files.
+    `positional` names the key that takes the words without a dash in front, at least one.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog=f"{PROG} {command}", exit_on_error=False, description=config_type.__doc__
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of these keys")
+    if positional:
+        parser.add_argument(positional, nargs="+", help="one or more")
+    parser.add_class_arguments(config_type, None, sub_configs=True, skip={positional})
+    try:
+        parsed = vars(parser.instantiate(parser.parse_args([*defaults, *arguments])))
+    except argparse.ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    return config_type(**{key: value for key, value in parsed.items() if key != "config"})
+
+
+def names_key(key: str, arguments: list[str]) -> bool:
+    """Whether the arguments, or a readable YAML file that they name, set a key."""
+    import yaml
+
+    files = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        if name == f"--{key}":
+            return True
+        if name == "--config" and Path(value or following).is_file():
+            files.append(Path(value or following))
+    try:
+        held = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return any(isinstance(tree, dict) and key in tree for tree in held)
+
+
+def split_dry_run(arguments: list[str]) -> tuple[DryRunConfig, list[str]]:
+    """The options of a dry run, and the other arguments."""
+    from pyvision_rl.preflight.options import DryRunConfig
+
+    names = ("--dry_run", "--memory_gb")
+    mine: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in names:
+            mine += [word, *itertools.islice(words, 1)]
+        else:
+            (mine if word.startswith(tuple(f"{name}=" for name in names)) else others).append(word)
+    return parse_config("dry_run", DryRunConfig, mine), others
+
+
+def is_dry_run(command: str, config: StageConfig, options: DryRunConfig) -> bool:
+    """Whether only a dry run was asked for; it is done then. ConfigError where it finds a fault."""
+    if not options.dry_run:
+        return False
+    from pyvision_rl.console import say
+    from pyvision_rl.preflight.dry_run import dry_run
+
+    found = dry_run(config, options.memory_gb)
+    for line in found.lines:
+        say(line)
+    if not found.ok:
+        raise ConfigError(f"{command}: this would not run as it is; see above")
+    return True
+
+
+def missing_extra(command: str, error: ModuleNotFoundError) -> ConfigError:
+    """What to install for a command that talks HTTP."""
+    return ConfigError(f"{command} needs {error.name}: pip install 'pyvision-rl[server]'")
