@@ -23,7 +23,8 @@ from PIL.Image import Image
 class Task:
     """One question about images or videos, as read from a data file.
 
-    `ability` is the data set's own grouping (numbers are reported per ability).
+    `ability` is the data set's own grouping (numbers are reported per ability). `rule` names the
+    rule that grades answers; "auto" leaves the choice to the reward.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Task:
     videos: tuple[Path, ...] = ()
     source: str = ""
     ability: str = ""
+    rule: str = "auto"
 
 
 @dataclass(frozen=True)

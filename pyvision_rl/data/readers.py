@@ -4,6 +4,7 @@ their fields. Images are checked to exist, never decoded here.
 Plain (and validation) rows hold `id`, `question`, `answer`, and media as `image_path`,
 `images_path`, `video_path` or `videos_path` (one path or a list); `data_source` and `ability` may
 lack. RL rows hold `prompt`, `reward_model.ground_truth` and `mm_hint.{hint_path, hint_type}`.
+Either may declare the `rule` that grades it, RL rows also as `reward_model.rule`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ MEDIA_FIELDS = {
     "video_path": "video",
     "videos_path": "video",
 }
+RULE_NAMES = {"auto", "choice", "number", "text", "math", "mra", "set", "sequence", "judge"}
+"""What a row's `rule` may say; `reward.register_rule` adds the names of own rules."""
 
 
 def read_tasks(
@@ -72,7 +75,18 @@ def _task(row: Row, base: Path) -> Task:
         videos=videos,
         source=row.text("data_source", ""),
         ability=row.text("ability", ""),
+        rule=_rule(row, "rule", row.fields.get("rule")),
     )
+
+
+def _rule(row: Row, name: str, value: object) -> str:
+    """The rule that a row declares; "auto" where it declares none."""
+    if value is None or value == "":
+        return "auto"
+    if not isinstance(value, str) or value not in RULE_NAMES:
+        row.fail(name, value, f"no such rule; there are {', '.join(sorted(RULE_NAMES))}")
+        return "auto"
+    return value
 
 
 def _plain_media(row: Row) -> list[tuple[str, object]]:
@@ -96,7 +110,9 @@ def _released_task(row: Row, base: Path) -> Task:
         row.fail("mm_hint.hint_type", kind, "must be 'image' or 'video'")
     paths = media_paths(row, "mm_hint.hint_path", hint.get("hint_path"), base)
     images, videos = ((), paths) if kind == "video" else (paths, ())
-    answer = row.section("reward_model").get("ground_truth")
+    graded = row.section("reward_model")
+    answer = graded.get("ground_truth")
+    rule = "reward_model.rule" if "rule" in graded else "rule"
     return Task(
         id=row.text("id", str(row.index)),
         question=_question(row, "prompt", _prompt(row), len(images), len(videos)),
@@ -105,6 +121,7 @@ def _released_task(row: Row, base: Path) -> Task:
         videos=videos,
         source=row.text("data_source", ""),
         ability=row.text("ability", ""),
+        rule=_rule(row, rule, graded.get("rule", row.fields.get("rule"))),
     )
 
 

@@ -1,5 +1,6 @@
 """From a trajectory to its reward: rules for answers, a judge where none decides, the tool part."""
 
+from pyvision_rl.reward.declared import grade_task, register_rule
 from pyvision_rl.reward.reward import (
     Grader,
     RewardConfig,
@@ -16,6 +17,8 @@ __all__ = [
     "RewardConfig",
     "RuleGrader",
     "grade_answer",
+    "grade_task",
+    "register_rule",
     "score",
     "score_by",
     "score_group",

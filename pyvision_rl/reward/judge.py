@@ -22,8 +22,8 @@ from typing import Self
 import httpx
 
 from pyvision_rl.errors import ConfigError, PyVisionError
-from pyvision_rl.reward.reward import grade_task
-from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, Rule, route
+from pyvision_rl.reward.declared import declared_rule, grade_task
+from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, grade_answer, route
 from pyvision_rl.reward.text import parse_options, plain
 from pyvision_rl.types import Task
 
@@ -90,13 +90,17 @@ class JudgeStats:
         return (paid_in + self.num_output_tokens * config.usd_per_million_output) / 1e6
 
 
-def needs_judge(task: Task, answer: str, rule: Rule = "auto") -> bool:
-    """Whether a wrong verdict of the rules may be due to wording: free text that is not equal."""
-    if rule == "auto":
-        rule = route(task.answer, parse_options(task.question), task.source)
-    words = plain(answer)
-    is_free = rule == "text" and plain(task.answer) not in CLOSED_TEXTS
-    return is_free and bool(words) and len(answer) < MAX_ANSWER_CHARS
+def needs_judge(task: Task, answer: str, default: str = "auto") -> bool:
+    """Whether the judge decides on an answer that the rules found wrong: where the task's rule is
+    "judge", and where it is free text, which may be right in other words.
+    """
+    if not plain(answer) or len(answer) >= MAX_ANSWER_CHARS:
+        return False
+    rule = declared_rule(task, default)
+    if rule != "auto":
+        return rule == "judge"
+    routed = route(task.answer, parse_options(task.question), task.source)
+    return routed == "text" and plain(task.answer) not in CLOSED_TEXTS
 
 
 @dataclass
@@ -107,7 +111,7 @@ class Judge:
     """
 
     config: JudgeConfig
-    rule: Rule = "auto"
+    rule: str = "auto"
     stats: JudgeStats = field(default_factory=JudgeStats)
 
     def __post_init__(self) -> None:
@@ -140,7 +144,11 @@ class Judge:
 
     async def grade(self, task: Task, answer: str) -> float:
         """Accuracy of an answer. Raises PyVisionError where the judge gives no verdict."""
-        accuracy = await asyncio.to_thread(grade_task, task, answer, self.rule)
+        rule = declared_rule(task, self.rule)
+        if rule == "judge":
+            accuracy = grade_answer(answer, task.answer, "text")
+        else:
+            accuracy = await asyncio.to_thread(grade_task, task, answer, self.rule)
         if accuracy or not needs_judge(task, answer, self.rule):
             return accuracy
         values = {"question": task.question, "gold": task.answer, "answer": answer}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pyvision_rl.data.readers import RULE_NAMES
 from pyvision_rl.errors import ConfigError
-from pyvision_rl.reward.rules import Rule, grade_answer, route
-from pyvision_rl.reward.text import parse_options
+from pyvision_rl.reward.declared import grade_task
 from pyvision_rl.types import Group, Reward, StopReason, Task, Trajectory
 
 RIGHT_FROM = 0.5
@@ -24,12 +24,16 @@ class RewardConfig:
     """Reward for each tool call of a right answer."""
     count_failed_calls: bool = False
     """Pay for calls that ended in an error too, as the paper's code does."""
-    rule: Rule = "auto"
-    """How answers are graded; "auto" goes by the task's source, options and gold answer."""
+    rule: str = "auto"
+    """How answers are graded where a row declares no `rule`: auto (by the task's source, options
+    and gold answer), choice, number, text, math, mra, set, sequence, judge, or a registered one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tool_coef <= 10:
             raise ConfigError(f"tool_coef = {self.tool_coef}; must be between 0 and 10")
+        if self.rule not in RULE_NAMES:
+            known = ", ".join(sorted(RULE_NAMES))
+            raise ConfigError(f"reward.rule: {self.rule!r}, there are {known}")
 
 
 class Grader(Protocol):
@@ -44,19 +48,11 @@ class Grader(Protocol):
 class RuleGrader:
     """The rules as a `Grader`."""
 
-    rule: Rule = "auto"
+    rule: str = "auto"
 
     async def grade(self, task: Task, answer: str) -> float:
         """Accuracy by the rules, in a thread: a hard formula may take seconds."""
         return await asyncio.to_thread(grade_task, task, answer, self.rule)
-
-
-def grade_task(task: Task, answer: str, rule: Rule = "auto") -> float:
-    """Accuracy of an answer to a task by the rules, options read from the task's question."""
-    options = parse_options(task.question)
-    if rule == "auto":
-        rule = route(task.answer, options, task.source)
-    return grade_answer(answer, task.answer, rule, options)
 
 
 def score(trajectory: Trajectory, config: RewardConfig) -> Reward:

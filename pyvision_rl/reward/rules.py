@@ -15,7 +15,7 @@ from typing import Literal
 from pyvision_rl.reward import symbolic
 from pyvision_rl.reward.text import FOLDED, Quantity, clean, plain, quantity
 
-Rule = Literal["auto", "choice", "number", "text", "math", "mra", "set"]
+Rule = Literal["auto", "choice", "number", "text", "math", "mra", "set", "sequence"]
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 MAX_ANSWER_CHARS = 1000
@@ -59,13 +59,15 @@ def grade_answer(
     * math: number or text, else math-verify finds the expressions equal
     * mra: mean relative accuracy of VSI-Bench, with values between 0 and 1
     * set: intersection over union of two sets of whole numbers (TIR-Bench), likewise
+    * sequence: share of the gold list's places that hold its number (TIR-Bench's jigsaw), likewise
     """
     if not answer.strip() or len(answer) >= MAX_ANSWER_CHARS:
         return 0.0
     if rule == "auto":
         rule = route(gold, options)
-    if rule in ("mra", "set"):
-        return (mean_relative_accuracy if rule == "mra" else set_overlap)(answer, gold)
+    shares = {"mra": mean_relative_accuracy, "set": set_overlap, "sequence": places_right}
+    if rule in shares:
+        return shares[rule](answer, gold)
     graders = {"choice": _choice, "number": _number, "text": _text, "math": _math}
     return float(graders[rule](answer, gold, options))
 
@@ -243,7 +245,22 @@ def set_overlap(answer: str, gold: str) -> float:
 
 
 def _number_set(text: str) -> frozenset[int]:
+    return frozenset(_number_list(text))
+
+
+def places_right(answer: str, gold: str) -> float:
+    """Share of the places at which answer and gold list the same whole number.
+
+    A longer answer is wrong altogether: it would be several guesses.
+    """
+    right, given = _number_list(gold), _number_list(answer)
+    if not right or len(given) > len(right):
+        return 0.0
+    return sum(one == other for one, other in zip(given, right, strict=False)) / len(right)
+
+
+def _number_list(text: str) -> list[int]:
     text = clean(text)
     if not NUMBER_LIST.fullmatch(text):
-        return frozenset()
-    return frozenset(int(number) for number in re.findall(r"[0-9]+", text))
+        return []
+    return [int(number) for number in re.findall(r"[0-9]+", text)]

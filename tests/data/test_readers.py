@@ -162,8 +162,31 @@ def test_numbers_are_taken_as_text(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "rule"),
+    [
+        (plain(), "auto"),
+        (plain(rule=None), "auto"),
+        (plain(rule="set"), "set"),
+        (released(), "auto"),
+        (released(rule="mra"), "mra"),
+        (released(reward_model={"ground_truth": "5", "style": "rule", "rule": "number"}), "number"),
+    ],
+)
+def test_rows_may_declare_their_rule(folder: Path, row: dict[str, object], rule: str) -> None:
+    (task,) = read_tasks(write(folder, row))
+    assert task.rule == rule
+
+
+@pytest.mark.parametrize(
     ("row", "expected"),
     [
+        (plain(rule="iou"), ": row 1: rule = 'iou': no such rule; there are auto, choice, judge, "),
+        (plain(rule=["set"]), ": row 1: rule = ['set']: no such rule; there are auto, "),
+        (
+            released(reward_model={"ground_truth": "5", "rule": "best"}),
+            ": row 1: reward_model.rule = 'best': no such rule; there are auto, choice, judge, "
+            "math, mra, number, sequence, set, text",
+        ),
         (plain(answer=...), ": row 1: answer: missing; fields are ability, data_source, id, "),
         (plain(answer="  "), ": row 1: answer = '  ': must not be empty"),
         (plain(answer=["a"]), ": row 1: answer = ['a']: must be text or a number"),

@@ -1,0 +1,66 @@
+"""Which rule grades a task: the one that its row declares, the run's, or the one that fits; and
+rules of the user's own beside the built-in ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+from pyvision_rl.data.readers import RULE_NAMES
+from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, Rule, grade_answer, route
+from pyvision_rl.reward.text import parse_options
+from pyvision_rl.types import Task
+
+OwnRule = Callable[[Task, str], float]
+"""A rule of the user's: task and answer in, accuracy from 0 to 1 out. Called from threads."""
+
+_BUILT_IN: dict[str, Rule] = {rule: rule for rule in get_args(Rule)}
+_own: dict[str, OwnRule] = {}
+
+
+def register_rule(name: str, grade: OwnRule) -> None:
+    """Make a rule of one's own known as `name`, for the rows of data files and for `reward.rule`.
+
+    It is not asked about empty answers and those of 1,000 characters or more: no rule takes them
+    for right. Raises ConfigError for a name that is taken.
+    """
+    if not name.isidentifier() or name in RULE_NAMES:
+        taken = ", ".join(sorted(RULE_NAMES))
+        raise ConfigError(f"rule {name!r}: must be a new name such as box_iou; taken are {taken}")
+    _own[name] = grade
+    RULE_NAMES.add(name)
+
+
+def declared_rule(task: Task, default: str = "auto") -> str:
+    """The rule that the task's row declares, else `default`."""
+    return default if task.rule == "auto" else task.rule
+
+
+def grade_task(task: Task, answer: str, default: str = "auto") -> float:
+    """Accuracy of an answer by the rule of the task's row, else by `default`; where that is "auto",
+    by the rule that `route` finds. Options are read from the task's question.
+
+    Raises InputError for a rule that cannot grade: an unknown one, "judge" where none is set, an
+    own one that gives no number from 0 to 1.
+    """
+    name = declared_rule(task, default)
+    if own := _own.get(name):
+        return _grade_own(name, own, task, answer)
+    if name not in _BUILT_IN:
+        why = "needs a judge: set judge.model" if name == "judge" else "is not known"
+        raise InputError(f"task {task.id}: its rule {name!r} {why}")
+    rule, options = _BUILT_IN[name], parse_options(task.question)
+    if rule == "auto":
+        rule = route(task.answer, options, task.source)
+    return grade_answer(answer, task.answer, rule, options)
+
+
+def _grade_own(name: str, own: OwnRule, task: Task, answer: str) -> float:
+    if not answer.strip() or len(answer) >= MAX_ANSWER_CHARS:
+        return 0.0
+    accuracy = own(task, answer)
+    if not 0 <= accuracy <= 1:
+        raise InputError(f"task {task.id}: rule {name!r} gave {accuracy}; must be from 0 to 1")
+    return float(accuracy)
