@@ -7,12 +7,10 @@ interaction a stop reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from random import Random
-from typing import Literal, Protocol
+from typing import Literal
 
 from PIL.Image import Image
 
@@ -22,6 +20,7 @@ from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.engine import Engine, SamplingParams, Session
 from pyvision_rl.rollout.parse import Action, parse_action
 from pyvision_rl.rollout.prompts import load_template, render_prompt
+from pyvision_rl.rollout.runtime import ProgramRuntime, RuntimePool
 from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.sandbox import CellResult
 from pyvision_rl.types import Completion, Context, Observation, StopReason, Task, Trajectory, Turn
@@ -55,6 +54,9 @@ class RolloutConfig:
     """Smallest share of probability to sample from; 1 is all."""
     top_k: int = 0
     """Number of tokens to sample from; 0 is all."""
+    share_cells: bool = True
+    """Whether a program that several episodes of a group run after the same programs runs once for
+    all of them. Their interpreters then have one seed."""
     fail_calls: float = 0.0
     """For ablations: share of the programs that are not run and end in an error instead, drawn by
     the trajectory's seed."""
@@ -70,24 +72,6 @@ class RolloutConfig:
             raise ConfigError(f"rollout.fail_calls: {self.fail_calls}, must be from 0 to 1")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"rollout.top_p: {self.top_p}, must be above 0 and at most 1")
-
-
-class ProgramRuntime(Protocol):
-    """Where one trajectory's programs run, with variables that live from turn to turn."""
-
-    async def run(self, code: str) -> CellResult:
-        """Run a program to its end or limit; never raises for what the program does."""
-        ...
-
-
-class RuntimePool(Protocol):
-    """Opens runtimes: a sandbox pool of this machine, or a client of one elsewhere."""
-
-    def runtime(
-        self, *, images: Sequence[Image], videos: Sequence[str | Path], seed: int
-    ) -> AbstractAsyncContextManager[ProgramRuntime]:
-        """A runtime in which the k-th image is `image_clue_k`, the k-th video `video_clue_k`."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from pyvision_rl.rollout.episode import Agent, Opening, open_task, run_episode
 from pyvision_rl.rollout.seeds import derive_seed
+from pyvision_rl.rollout.shared_cells import SharedCells
 from pyvision_rl.types import StopReason, Task, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ async def run_group(agent: Agent, task: Task, group_size: int, seed: int) -> tup
     group as SANDBOX_LOST and counts for nothing.
     """
     opening = open_task(agent, task)
+    if agent.config.share_cells and group_size > 1:
+        agent = replace(agent, pool=SharedCells(agent.pool, derive_seed(seed, "runtime")))
     members = (_run_member(agent, opening, derive_seed(seed, index)) for index in range(group_size))
     return tuple(await run_together(members))
 

@@ -207,11 +207,16 @@ def test_a_lost_sandbox_is_tried_again_once(codec, task, num_lost, stop):
     assert trajectory.stop is stop
 
 
-def test_a_group_has_a_seed_for_every_member(stage, task):
-    agent = stage.agent(call("print(np.random.rand())"), ANSWER)
+@pytest.mark.parametrize(("share_cells", "num_numbers"), [(True, 1), (False, 3)])
+def test_members_have_seeds_and_interpreters_too_unless_they_share(
+    stage, task, share_cells, num_numbers
+):
+    config = replace(CONFIG, share_cells=share_cells)
+    agent = stage.agent(call("print(np.random.rand())"), ANSWER, config=config)
     first, again = (stage.runner.run(run_group(agent, task, 3, seed=5)) for _ in range(2))
     printed = [t.turns[0].observation.text for t in first if t.turns[0].observation]
-    assert len(set(printed)) == 3
+    assert len(printed) == 3
+    assert len(set(printed)) == num_numbers
     assert printed == [t.turns[0].observation.text for t in again if t.turns[0].observation]
     assert len({trajectory.seed for trajectory in first}) == 3
 
