@@ -7,14 +7,34 @@ from pyvision_rl.errors import ConfigError
 
 
 def data(arguments: list[str]) -> int:
-    """`data validate FILE`: every problem of a task or trace file; exit code 1 if there is one."""
+    """`data validate FILE | export-llamafactory | synthesize`."""
+    match arguments:
+        case ["validate", file, *rest]:
+            return validate(file, rest)
+        case ["export-llamafactory", *rest]:
+            return export_llamafactory(rest)
+        case _:
+            raise ConfigError("data: there are validate FILE and export-llamafactory")
+
+
+def validate(file: str, arguments: list[str]) -> int:
+    """Every problem of a task or trace file; exit code 1 if there is one."""
     from pyvision_rl.console import say
     from pyvision_rl.data.validate import ValidateConfig, validate_file
 
-    if len(arguments) < 2 or arguments[0] != "validate":
-        raise ConfigError("data: there is `data validate FILE [--image_root DIR] [--decode true]`")
-    config = parse_config("data validate FILE", ValidateConfig, arguments[2:])
-    report = validate_file(arguments[1], image_root=config.image_root or None, decode=config.decode)
+    config = parse_config("data validate FILE", ValidateConfig, arguments)
+    report = validate_file(file, image_root=config.image_root or None, decode=config.decode)
     for line in report.lines():
         say(line)
     return 0 if report.ok else 1
+
+
+def export_llamafactory(arguments: list[str]) -> int:
+    """Traces as a folder that LLaMA-Factory trains from."""
+    from pyvision_rl.console import say
+    from pyvision_rl.sft import llamafactory
+
+    config = parse_config("data export-llamafactory", llamafactory.ExportConfig, arguments)
+    for line in llamafactory.export_llamafactory(config).lines():
+        say(line)
+    return 0

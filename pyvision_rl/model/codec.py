@@ -91,8 +91,11 @@ class ChatCodec:
         or an export, sees no special token either. `<image>` and `<video>` are placeholders of
         data files.
         """
-        text = self._special.sub(_break_up, text)
-        return re.sub(r"<(image|video)>", r"< \1>", text)
+        return re.sub(r"<(image|video)>", r"< \1>", self.defuse(text))
+
+    def defuse(self, text: str) -> str:
+        """The text with special tokens broken up, placeholders left as they are."""
+        return self._special.sub(_break_up, text)
 
     def prompt(self, text: str, images: Sequence[Image]) -> Observation:
         """The opening of an episode: system line, one user message, the assistant's turn begun.
@@ -118,7 +121,8 @@ class ChatCodec:
         self, message: str, images: Sequence[Image], system: str = SYSTEM
     ) -> Observation:
         """A first user message as written, `<image>` standing for each of the images."""
-        return self._user(f"<|im_start|>system\n{system}{END_OF_TURN}\n", message, images, ok=True)
+        lead = f"<|im_start|>system\n{self.defuse(system)}{END_OF_TURN}\n"
+        return self._user(lead, message, images, ok=True)
 
     def continue_conversation(
         self, message: str, images: Sequence[Image], *, closed: bool, ok: bool = True
@@ -127,7 +131,7 @@ class ChatCodec:
         return self._user("\n" if closed else f"{END_OF_TURN}\n", message, images, ok=ok)
 
     def _user(self, lead: str, message: str, images: Sequence[Image], *, ok: bool) -> Observation:
-        parts = self._special.sub(_break_up, message).split(IMAGE)
+        parts = self.defuse(message).split(IMAGE)
         if len(parts) != len(images) + 1:
             raise InputError(
                 f"message has {len(parts) - 1} {IMAGE} for {len(images)} images: {message[:80]!r}"
@@ -150,7 +154,7 @@ class ChatCodec:
         Tokens that touch one of the `excluded` character spans are masked out.
         """
         encoded = self.tokenizer(
-            self._special.sub(_break_up, text),
+            self.defuse(text),
             add_special_tokens=False,
             return_offsets_mapping=True,
         )

@@ -1,0 +1,246 @@
+"""Traces as a folder that LLaMA-Factory trains from, on the same tokens that our own stage sees.
+
+LLaMA-Factory's `qwen2_vl` template gives our codec's ids, and its labels are our loss mask plus the
+line feed after each end of turn. It cuts long rows, resizes large images in a way of its own, takes
+`<video>` in any text for a placeholder and knows no masked spans: what follows deals with these.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from pyvision_rl.data.rows import Row, write_rows
+from pyvision_rl.data.traces import Trace, iter_traces
+from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.model.batch import Sample
+from pyvision_rl.model.codec import IMAGE, ChatCodec
+from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.loading import checkpoint_folder
+from pyvision_rl.sft.data import encode_trace
+
+ROWS_FILE = "traces.json"
+TRAIN_FILE = "train.yaml"
+MERGE_FILE = "merge.yaml"
+OTHER_MARKS = re.compile(r"<video>|<audio>|\{\{idx\}\}")
+"""What LLaMA-Factory replaces in any text, images aside."""
+DATASET_INFO = {
+    "file_name": ROWS_FILE,
+    "formatting": "sharegpt",
+    "columns": {"messages": "conversations", "images": "images"},
+    "tags": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "observation_tag": "observation",
+        "system_tag": "system",
+    },
+}
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """What the YAML tells LLaMA-Factory's trainer; the vision tower stays as it is."""
+
+    finetuning: Literal["full", "lora"] = "full"
+    """Train all weights of the language model, or adapters."""
+    num_epochs: float = 1.0
+    """Passes over the traces."""
+    batch_size: int = 32
+    """Traces per update on one device; with several divide gradient_accumulation_steps by hand."""
+    learning_rate: float = 1e-5
+    """Peak learning rate."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Number format of training; float32 on a CPU."""
+
+    def __post_init__(self) -> None:
+        if self.num_epochs <= 0 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise ConfigError("recipe: num_epochs, batch_size and learning_rate must be above 0")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Traces for LLaMA-Factory: data, dataset_info.json and a YAML that it trains from."""
+
+    data: str
+    """Trace file in the released SFT layout (sharegpt json)."""
+    out: str
+    """Folder to write, a new one."""
+    model: str = "Qwen/Qwen2.5-VL-7B-Instruct"
+    """Folder or hub id of the checkpoint to train; its tokenizer counts tokens."""
+    image_root: str = ""
+    """Folder that relative image paths start from; empty: the trace file's own."""
+    pixels: PixelLimits = field(default_factory=PixelLimits)
+    """Pixels that an image may have in the context; images are written at that size."""
+    max_tokens: int = 32768
+    """Longer traces are left out, since LLaMA-Factory would cut them."""
+    loss_exclude: Literal["drop", "learn"] = "drop"
+    """Traces with characters that the loss should skip, which LLaMA-Factory cannot: left out, or
+    learned whole."""
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    """Optimizer and schedule."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ConfigError(f"max_tokens: {self.max_tokens}, must be at least 1")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, and why what was not was left out."""
+
+    folder: Path
+    num_traces: int
+    num_images: int
+    num_tokens: int
+    dropped: Counter[str]
+
+    def lines(self) -> list[str]:
+        """For a person: the counts, and how to go on."""
+        left_out = "".join(f"\nleft out  {num} {why}" for why, num in sorted(self.dropped.items()))
+        return [
+            f"{self.folder}: {self.num_traces} traces, {self.num_images} images, "
+            f"{self.num_tokens} tokens",
+            *left_out.splitlines()[1:],
+            f"train     cd {self.folder} && llamafactory-cli train {TRAIN_FILE}",
+        ]
+
+
+def export_llamafactory(config: ExportConfig) -> Export:
+    """Write the folder. Raises InputError at the first row that is not usable, and where `out`
+    holds something already.
+    """
+    out = Path(config.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already; nothing was overwritten")
+    folder = checkpoint_folder(config.model)
+    writer = _Writer(config, out, ChatCodec.from_folder(folder, config.pixels))
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    write_rows(out / ROWS_FILE, writer.rows())
+    if not writer.num_traces:
+        raise InputError(f"{config.data}: no trace is left; left out were {dict(writer.dropped)}")
+    info = {"pyvision_rl": DATASET_INFO}
+    (out / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", "utf-8")
+    model = str(Path(folder).absolute()) if Path(folder).is_dir() else config.model
+    (out / TRAIN_FILE).write_text(_train_yaml(config, model), "utf-8")
+    if config.recipe.finetuning == "lora":
+        (out / MERGE_FILE).write_text(_merge_yaml(model), "utf-8")
+    return writer.result()
+
+
+class _Writer:
+    """Turns traces into rows, one at a time, so that memory stays flat."""
+
+    def __init__(self, config: ExportConfig, out: Path, codec: ChatCodec) -> None:
+        self.config = config
+        self.out = out
+        self.codec = codec
+        self.num_traces = 0
+        self.num_tokens = 0
+        self.dropped: Counter[str] = Counter()
+        self._names: dict[Path, str] = {}
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        for row, trace in iter_traces(self.config.data, self.config.image_root or None, None):
+            row.raise_first()
+            sample = self._encode(row, trace)
+            if why := self._reason(trace, sample):
+                self.dropped[why] += 1
+                continue
+            self.num_traces += 1
+            self.num_tokens += len(sample.token_ids)
+            yield self._row(trace, sample)
+
+    def _encode(self, row: Row, trace: Trace) -> Sample:
+        try:
+            return encode_trace(trace, self.codec)
+        except InputError as error:
+            raise InputError(f"{row.file}: row {row.index}: {error}") from error
+
+    def _reason(self, trace: Trace, sample: Sample) -> str:
+        """Why LLaMA-Factory could not learn this trace as it is; empty where it can."""
+        if trace.excluded and self.config.loss_exclude == "drop":
+            return "with loss_exclude (--loss_exclude learn keeps them)"
+        # Its last line feed is one more token than ours.
+        if len(sample.token_ids) + 1 > self.config.max_tokens:
+            return f"longer than {self.config.max_tokens} tokens"
+        if any(OTHER_MARKS.search(message.text) for message in trace.messages):
+            return "with <video>, <audio> or {{idx}} in a text"
+        return ""
+
+    def _row(self, trace: Trace, sample: Sample) -> dict[str, object]:
+        images = []
+        for path, image in zip(trace.images, sample.images, strict=True):
+            if path not in self._names:
+                self._names[path] = f"images/{len(self._names):06d}.png"
+                image.save(self.out / self._names[path], compress_level=1)
+            images.append(self._names[path])
+        conversations = [
+            {"role": message.role, "content": IMAGE.join(map(self.codec.defuse, message.parts))}
+            for message in trace.messages
+        ]
+        return {
+            "conversations": conversations,
+            "images": images,
+            "source_dataset": trace.source,
+        }
+
+    def result(self) -> Export:
+        num_images = len(self._names)
+        return Export(self.out, self.num_traces, num_images, self.num_tokens, self.dropped)
+
+
+def _train_yaml(config: ExportConfig, model: str) -> str:
+    recipe = config.recipe
+    settings: dict[str, object] = {
+        "model_name_or_path": model,
+        "image_max_pixels": config.pixels.max_pixels,
+        "image_min_pixels": config.pixels.min_pixels,
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": recipe.finetuning,
+        **({"lora_rank": 64, "lora_target": "all"} if recipe.finetuning == "lora" else {}),
+        "freeze_vision_tower": True,
+        "freeze_multi_modal_projector": True,
+        "dataset_dir": ".",
+        "media_dir": ".",
+        "dataset": "pyvision_rl",
+        "template": "qwen2_vl",
+        "cutoff_len": config.max_tokens,
+        "preprocessing_batch_size": 64,
+        "output_dir": "checkpoint",
+        "logging_steps": 1,
+        "save_strategy": "epoch",
+        "save_only_model": True,
+        "report_to": "none",
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "num_train_epochs": recipe.num_epochs,
+        "lr_scheduler_type": "cosine",
+        "warmup_ratio": 0.1,
+        "max_grad_norm": 1.0,
+        "bf16": recipe.dtype == "bfloat16",
+    }
+    first = f"# Run here: llamafactory-cli train {TRAIN_FILE}"
+    if recipe.finetuning == "lora":
+        first += f", then llamafactory-cli export {MERGE_FILE}"
+    return first + "\n" + yaml.safe_dump(settings, sort_keys=False)
+
+
+def _merge_yaml(model: str) -> str:
+    settings = {
+        "model_name_or_path": model,
+        "adapter_name_or_path": "checkpoint",
+        "template": "qwen2_vl",
+        "export_dir": "merged",
+    }
+    return yaml.safe_dump(settings, sort_keys=False)
