@@ -6,12 +6,15 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.data.stream import TaskStream
+from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.reward.reward import score_group
 from pyvision_rl.rl.advantage import group_advantages
@@ -37,6 +40,9 @@ logger = logging.getLogger(__name__)
 OnStep = Callable[[int, Mapping[str, float]], None]
 """Called after every step with its number, from 1, and its metrics."""
 
+Play = Callable[[Task, int], Coroutine[None, None, Group]]
+"""Plays a group of a task from a seed, and says what its trajectories are paid."""
+
 ETA_STEPS = 10
 """Steps whose mean says how long the others will take."""
 
@@ -44,15 +50,55 @@ MAY_CHANGE = ("num_steps", "checkpoint_every", "track")
 """What a resumed run may set anew."""
 
 
+class Trainable(Protocol):
+    """Weights that learn, wherever they lie; whoever samples has them after every update."""
+
+    def update(self, samples: Sequence[Sample], seed: int) -> dict[str, float]:
+        """One pass over the samples; returns metrics. `seed` alone decides their order."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the weights in Hugging Face layout and the optimizer's state beside them."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Go back to what `save` wrote."""
+        ...
+
+
 async def train(config: RLConfig, on_step: OnStep, pool: SandboxPool | None = None) -> Path:
-    """Train from where the run folder stands; returns the folder of the last checkpoint.
+    """Train in this process; returns the folder of the last checkpoint.
 
     A folder that holds this very run goes on from its newest checkpoint. A `pool` that runs
     already is used instead of one of its own.
     """
     tasks = read_tasks(config.data, image_root=config.image_root or None)
     policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
-    loop = _Loop(config, policy, TaskStream(tasks, config.seed))
+    learner = Learner(policy, config.learner, config.agent.rollout.temperature)
+
+    @asynccontextmanager
+    async def open_play() -> AsyncIterator[Play]:
+        async with open_agent(policy, config.agent, pool) as agent:
+            yield lambda task, seed: play_group(agent, config, task, seed)
+
+    return await run_loop(config, tasks, learner, open_play(), on_step)
+
+
+async def play_group(agent: Agent, config: RLConfig, task: Task, seed: int) -> Group:
+    """A group of one task, played and scored."""
+    trajectories = await run_group(agent, task, config.group_size, seed)
+    return await asyncio.to_thread(score_group, task, trajectories, config.reward)
+
+
+async def run_loop(
+    config: RLConfig,
+    tasks: Sequence[Task],
+    learner: Trainable,
+    opened_play: AbstractAsyncContextManager[Play],
+    on_step: OnStep,
+) -> Path:
+    """All steps from where the run folder stands, whoever plays and learns."""
+    loop = _Loop(config, learner, TaskStream(tasks, config.seed))
     with RunFolder.create(
         Path(config.out),
         dump_config(config),
@@ -62,10 +108,10 @@ async def train(config: RLConfig, on_step: OnStep, pool: SandboxPool | None = No
         track=config.track,
     ) as run:
         step = loop.restore(run)
-        async with open_agent(policy, config.agent, pool) as agent:
+        async with opened_play as play:
             while step < config.num_steps:
                 step += 1
-                metrics = await loop.step(agent, run, step)
+                metrics = await loop.step(play, run, step)
                 metrics |= loop.watch(run, step, metrics)
                 run.log(step, metrics)
                 if step % config.checkpoint_every == 0 or step == config.num_steps:
@@ -92,22 +138,22 @@ class _Clock:
 class _Loop:
     """What lives from step to step: learner, stream and surplus groups."""
 
-    def __init__(self, config: RLConfig, policy: Policy, stream: TaskStream) -> None:
+    def __init__(self, config: RLConfig, learner: Trainable, stream: TaskStream) -> None:
         self.config = config
+        self.learner = learner
         self.stream = stream
         self.monitor = CollapseMonitor()
         self.step_seconds: list[float] = []
         self.surplus = Surplus(config.select.max_staleness)
         self.gate_passed = False
-        self.learner = Learner(policy, config.learner, config.agent.rollout.temperature)
 
-    async def step(self, agent: Agent, run: RunFolder, step: int) -> dict[str, float]:
+    async def step(self, play: Play, run: RunFolder, step: int) -> dict[str, float]:
         """Oversample, filter, rank; update; record. Returns the step's metrics."""
         config = self.config
         clock = _Clock(time.perf_counter())
         rounds = itertools.count()
         selection = await collect(
-            lambda count: self._draw(agent, (step, next(rounds)), self.stream.next(count)),
+            lambda count: self._draw(play, (step, next(rounds)), self.stream.next(count)),
             config.select,
             self.surplus.groups,
         )
@@ -145,13 +191,11 @@ class _Loop:
     def _write_warnings(self, run: RunFolder) -> None:
         run.write_warnings([asdict(warned) for warned in self.monitor.warnings])
 
-    async def _draw(
-        self, agent: Agent, place: tuple[int, int], tasks: Sequence[Task]
-    ) -> list[Group]:
+    async def _draw(self, play: Play, place: tuple[int, int], tasks: Sequence[Task]) -> list[Group]:
         """Play a round of tasks; seeds come from step, round and position, not from task ids:
         a small data set may give the same task twice."""
         groups = await run_together(
-            self._play(agent, derive_seed(self.config.seed, "rollout", *place, index), task)
+            play(task, derive_seed(self.config.seed, "rollout", *place, index))
             for index, task in enumerate(tasks)
         )
         if not self.gate_passed and (warning := gate_warning(groups)):
@@ -159,10 +203,6 @@ class _Loop:
             self.monitor.warnings.append(Warned(place[0], "gate", warning))
         self.gate_passed = True
         return groups
-
-    async def _play(self, agent: Agent, seed: int, task: Task) -> Group:
-        trajectories = await run_group(agent, task, self.config.group_size, seed)
-        return await asyncio.to_thread(score_group, task, trajectories, self.config.reward)
 
     def _carry(self, selection: Selection, step: int) -> dict[str, float]:
         """Keep what may be trained on later; how old the groups trained on now are."""
