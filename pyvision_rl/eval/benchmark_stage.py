@@ -23,11 +23,15 @@ from pyvision_rl.eval.benchmarks.item import (
 from pyvision_rl.eval.benchmarks.registry import BENCHMARKS, BenchmarkName
 from pyvision_rl.eval.evaluate import OnTask
 from pyvision_rl.eval.export import write_lmms_eval, write_vlmevalkit
-from pyvision_rl.eval.judged import JudgeChoice, judge_misses
+from pyvision_rl.eval.judged import judge_misses
 from pyvision_rl.eval.result import BenchmarkResult, grade_items, make_result, write_scores
 from pyvision_rl.eval.store import ItemStore, sample_record
 from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.model.server_config import ServerConfig
+from pyvision_rl.reward.grading import open_grader
+from pyvision_rl.reward.judge_config import MAY_CHANGE as JUDGE_MAY_CHANGE
+from pyvision_rl.reward.judge_config import JudgeConfig
+from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
 from pyvision_rl.rollout.group import run_group, run_together
@@ -41,7 +45,9 @@ TEST_TOOL_CALLS = 30
 MAY_CHANGE = (
     "protocol",
     "judge.model",
-    "judge.url",
+    "judge.prompt",
+    "judge.cache",
+    *JUDGE_MAY_CHANGE,
     "limit",
     "server",
     "max_episodes",
@@ -73,7 +79,7 @@ class BenchmarkConfig:
     """Address of an OpenAI-compatible server, up to and with /v1."""
     protocol: Protocol = "paper"
     """Whose scoring: paper, official, vlmevalkit, or strict."""
-    judge: JudgeChoice = field(default_factory=JudgeChoice)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     """A language model that looks again at wrong answers in free text."""
     split: str = ""
     """Split of a folder with several; empty: all its files."""
@@ -234,9 +240,14 @@ async def _score(
     run: RunFolder,
 ) -> BenchmarkResult:
     scored = grade_items(benchmark, config.protocol, items, store.records)
+    cost: dict[str, float] = {}
     if config.judge.model:
-        scored = await judge_misses(scored, store.records, config.judge, run.path)
-    result = make_result(benchmark, config.protocol, scored, store.records, config.judge.model)
+        async with open_grader(RewardConfig(), config.judge, run.path) as judge:
+            scored = await judge_misses(scored, store.records, judge)
+            cost = judge.take_metrics()
+    result = make_result(
+        benchmark, config.protocol, scored, store.records, config.judge.model, cost
+    )
     write_scores(run.path, scored)
     write_vlmevalkit(run.path / "predictions.tsv", scored, store.records)
     write_lmms_eval(run.path / f"samples_{benchmark.name}.jsonl", scored, store.records)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyvision_rl.errors import ConfigError
-from pyvision_rl.reward.reward import RewardConfig, score_group
+from pyvision_rl.reward.reward import Grader, RewardConfig, RuleGrader, score_group_by
 from pyvision_rl.rollout.episode import Agent
 from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.seeds import derive_seed
@@ -39,8 +39,12 @@ async def evaluate(
     reward: RewardConfig,
     config: EvaluateConfig,
     on_task: OnTask,
+    grader: Grader | None = None,
 ) -> list[Group]:
-    """Play every task `num_samples` times and score it; groups come in the order of the tasks."""
+    """Play every task `num_samples` times and score it, by the rules where no `grader` is given;
+    groups come in the order of the tasks.
+    """
+    judge = grader or RuleGrader(reward.rule)
     slots = asyncio.Semaphore(config.max_tasks)
     done = 0
 
@@ -49,7 +53,7 @@ async def evaluate(
         async with slots:
             seed = derive_seed(config.seed, "eval", task.id)
             trajectories = await run_group(agent, task, config.num_samples, seed)
-            group = await asyncio.to_thread(score_group, task, trajectories, reward)
+            group = await score_group_by(judge, task, trajectories, reward)
         done += 1
         on_task(done, len(tasks))
         return group

@@ -41,6 +41,7 @@ class BenchmarkResult:
     metrics: tuple[Metric, ...]
     behaviour: dict[str, float]
     stops: dict[str, int]
+    cost: dict[str, float]
 
     @property
     def main(self) -> Metric:
@@ -65,6 +66,7 @@ class BenchmarkResult:
             for metric in self.metrics
         ]
         lines.append("  " + ", ".join(f"{k} {v:.2f}" for k, v in self.behaviour.items()))
+        lines.append("  cost: " + ", ".join(f"{k} {v:,.6g}" for k, v in self.cost.items()))
         lines.append("  stops: " + ", ".join(f"{k} {v}" for k, v in self.stops.items()))
         return lines
 
@@ -115,6 +117,7 @@ def make_result(
     scored: Sequence[ScoredItem],
     records: Mapping[str, ItemRecord],
     judge: str = "",
+    judge_cost: Mapping[str, float] | None = None,
 ) -> BenchmarkResult:
     """All numbers of a benchmark from its graded items; `judge` names the model that helped."""
     played = [records[entry.item.id] for entry in scored]
@@ -132,7 +135,17 @@ def make_result(
         metrics=tuple(benchmark.metrics(scored)),
         behaviour=_behaviour(counted, played),
         stops=dict(sorted(Counter(sample.stop.value for sample in samples).items())),
+        cost={**_cost(samples, played), **(judge_cost or {})},
     )
+
+
+def _cost(samples: Sequence[SampleRecord], played: Sequence[ItemRecord]) -> dict[str, float]:
+    """Sums over all samples: what a server bills, and the time that items took side by side."""
+    return {
+        "input_tokens": float(sum(sample.num_input_tokens for sample in samples)),
+        "output_tokens": float(sum(sample.num_completion_tokens for sample in samples)),
+        "item_seconds": sum(record.seconds for record in played),
+    }
 
 
 def _behaviour(counted: Sequence[SampleRecord], played: Sequence[ItemRecord]) -> dict[str, float]:

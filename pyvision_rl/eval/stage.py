@@ -9,6 +9,8 @@ from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.eval.evaluate import EvaluateConfig, OnTask, evaluate
 from pyvision_rl.eval.report import Report, make_report
 from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.reward.grading import open_grader
+from pyvision_rl.reward.judge_config import JudgeConfig
 from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.agent import AgentConfig, open_agent
 from pyvision_rl.runs import GroupRecord, RunFolder
@@ -34,6 +36,8 @@ class EvalConfig:
     """Engine, sandbox, limits and sampling."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """How answers are graded."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """A language model that judges free-text answers which the rules find wrong."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Samples per task and the seed."""
 
@@ -48,10 +52,15 @@ async def run_eval(config: EvalConfig, on_task: OnTask, pool: SandboxPool | None
     )
     with RunFolder.create(Path(config.out), dump_config(config)) as run:
         policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
-        async with open_agent(policy, config.agent, pool) as agent:
-            groups = await evaluate(agent, tasks, config.reward, config.evaluate, on_task)
+        async with (
+            open_grader(config.reward, config.judge, run.path) as grader,
+            open_agent(policy, config.agent, pool) as agent,
+        ):
+            groups = await evaluate(agent, tasks, config.reward, config.evaluate, on_task, grader)
+            judged = grader.take_metrics()
         report = make_report(groups)
         run.write_groups(0, "eval", [GroupRecord(group) for group in groups])
-        run.log(0, report.metrics())
-        run.write_summary(report.as_dict())
+        run.log(0, report.metrics() | judged)
+        cost = {key.removeprefix("judge/"): number for key, number in judged.items()}
+        run.write_summary({**report.as_dict(), "judge": cost} if cost else report.as_dict())
     return report

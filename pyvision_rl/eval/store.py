@@ -29,6 +29,7 @@ class SampleRecord(msgspec.Struct, frozen=True):
     num_ok_tool_calls: int
     num_visual_tokens: int
     num_completion_tokens: int
+    num_input_tokens: int = 0
 
     @property
     def response(self) -> Response:
@@ -66,7 +67,18 @@ def sample_record(trajectory: Trajectory) -> SampleRecord:
         num_ok_tool_calls=trajectory.num_ok_tool_calls,
         num_visual_tokens=trajectory.num_visual_tokens,
         num_completion_tokens=trajectory.num_completion_tokens,
+        num_input_tokens=_num_input_tokens(trajectory),
     )
+
+
+def _num_input_tokens(trajectory: Trajectory) -> int:
+    """The context of every turn, summed: what a model server is sent, and bills."""
+    total = seen = len(trajectory.prompt.token_ids)
+    for turn in trajectory.turns[:-1]:
+        seen += len(turn.completion.token_ids)
+        seen += len(turn.observation.token_ids) if turn.observation else 0
+        total += seen
+    return total if trajectory.turns else 0
 
 
 class ItemStore:

@@ -23,91 +23,30 @@ import httpx
 
 from pyvision_rl.errors import ConfigError, PyVisionError
 from pyvision_rl.reward.declared import declared_rule, grade_task
-from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, grade_answer, route
-from pyvision_rl.reward.text import parse_options, plain
+from pyvision_rl.reward.judge_config import JudgeConfig, JudgeStats, needs_judge
+from pyvision_rl.reward.rules import grade_answer
 from pyvision_rl.types import Task
 
 PLACEHOLDERS = ("question", "gold", "answer")
-CLOSED_TEXTS = frozenset({"yes", "no", "true", "false"})
-VERDICT = re.compile(r"\W*([01])\W*")
+VERDICT = re.compile(
+    r"(?:(?:final )?(?:verdict|judge?ment|score|result|output)(?: is)?)?"
+    r"[\s*_`:=\"'(\[]*([01])[\s*_`\"').\]]*",
+    re.IGNORECASE,
+)
+"""The last line of a reply; elsewhere a 0 or 1 may be of the answer that is judged."""
+VERDICTS_FILE = "judge.sqlite"
+SHOWN_CHARS = 200
 MAX_BACKOFF_S = 60.0
 RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-
-
-@dataclass(frozen=True)
-class JudgeConfig:
-    """Which model judges, and how much it may be asked."""
-
-    model: str
-    """Name of the model at the server."""
-    base_url: str = "http://127.0.0.1:8000/v1"
-    """The server's address up to and with `/v1`."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; it may lack for a server of one's own."""
-    prompt: str = ""
-    """Text file with {question}, {gold} and {answer}; empty: the one in the package."""
-    cache: str = ""
-    """SQLite file of verdicts, shared by runs and processes; empty: memory only."""
-    max_in_flight: int = 32
-    """Requests at the same time."""
-    timeout_s: float = 60.0
-    """Seconds that one request may take."""
-    max_retries: int = 5
-    """Further attempts after a failure that may pass: no connection, time-out, 429, 5xx."""
-    backoff_s: float = 1.0
-    """Seconds before the first further attempt; doubled for each after it, at most 60."""
-    max_requests: int = 0
-    """Budget: raise an error at the request after this many; 0: no limit."""
-    usd_per_million_input: float = 0.0
-    """Price of input tokens, for the count of costs."""
-    usd_per_million_output: float = 0.0
-    """Price of output tokens, for the count of costs."""
-
-    def __post_init__(self) -> None:
-        if not self.model:
-            raise ConfigError("judge: model is empty; name the model of the server")
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"judge: base_url = {self.base_url!r}; must start with http(s)://")
-        if self.max_in_flight < 1 or self.timeout_s <= 0:
-            raise ConfigError("judge: max_in_flight and timeout_s must be positive")
-        if self.max_retries < 0 or self.backoff_s < 0 or self.max_requests < 0:
-            raise ConfigError("judge: max_retries, backoff_s and max_requests must not be negative")
-
-
-@dataclass
-class JudgeStats:
-    """What the judge has done so far."""
-
-    num_asked: int = 0
-    num_cached: int = 0
-    num_requests: int = 0
-    num_input_tokens: int = 0
-    num_output_tokens: int = 0
-
-    def usd(self, config: JudgeConfig) -> float:
-        """Cost so far at the prices of the configuration."""
-        paid_in = self.num_input_tokens * config.usd_per_million_input
-        return (paid_in + self.num_output_tokens * config.usd_per_million_output) / 1e6
-
-
-def needs_judge(task: Task, answer: str, default: str = "auto") -> bool:
-    """Whether the judge decides on an answer that the rules found wrong: where the task's rule is
-    "judge", and where it is free text, which may be right in other words.
-    """
-    if not plain(answer) or len(answer) >= MAX_ANSWER_CHARS:
-        return False
-    rule = declared_rule(task, default)
-    if rule != "auto":
-        return rule == "judge"
-    routed = route(task.answer, parse_options(task.question), task.source)
-    return routed == "text" and plain(task.answer) not in CLOSED_TEXTS
 
 
 @dataclass
 class Judge:
     """A `Grader`: rules first, the model where they do not decide. Use it as `async with`.
 
-    Equal questions are asked once, across runs with a `cache`. Temperature is 0.
+    Equal questions are asked once, also by the runs and processes that share a cache folder (""
+    keeps verdicts in memory). Temperature is 0. Raises ConfigError for a configuration that cannot
+    be used.
     """
 
     config: JudgeConfig
@@ -115,6 +54,10 @@ class Judge:
     stats: JudgeStats = field(default_factory=JudgeStats)
 
     def __post_init__(self) -> None:
+        if not self.config.model:
+            raise ConfigError("judge: model is empty; name the model of the server")
+        self._url = _endpoint(self.config.url)
+        self._told: dict[str, float] = {}
         self._template = _read_template(self.config.prompt)
         self._pending: dict[str, asyncio.Task[float]] = {}
         self._slots = asyncio.Semaphore(self.config.max_in_flight)
@@ -124,7 +67,7 @@ class Judge:
             timeout=self.config.timeout_s,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             # Loading the certificates takes a while, and plain http has no use for them.
-            verify=self.config.base_url.startswith("https:"),
+            verify=self.config.url.startswith("https:"),
             limits=httpx.Limits(max_connections=self.config.max_in_flight),
         )
 
@@ -137,8 +80,10 @@ class Judge:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for asked in list(self._pending.values()):
+        pending = list(self._pending.values())
+        for asked in pending:
             asked.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
         await self._client.aclose()
         self._cache.close()
 
@@ -170,43 +115,60 @@ class Judge:
         # One of several that wait for this verdict may be cancelled; the others go on.
         return await asyncio.shield(self._pending[key])
 
+    def take_metrics(self) -> dict[str, float]:
+        """What was judged since the last call and what it cost, as `judge/...`."""
+        told, self._told = self._told, self.stats.metrics(self.config)
+        return {key: total - told.get(key, 0.0) for key, total in self._told.items()}
+
     async def _ask(self, prompt: str, key: str) -> float:
         async with self._slots:
-            reply = await self._request(prompt)
-        self._count(reply)
-        verdict = _verdict(reply)
+            verdict = await self._request(prompt)
         self._cache.put(key, self.config.model, verdict)
         return verdict
 
-    async def _request(self, prompt: str) -> Mapping[str, object]:
-        """The server's reply, after as many attempts as are allowed."""
-        url = self.config.base_url.rstrip("/") + "/chat/completions"
+    async def _request(self, prompt: str) -> float:
+        """The server's verdict, after as many attempts as are allowed."""
+        failure = ""
+        for attempt in range(self.config.max_retries + 1):
+            wait_s = min(MAX_BACKOFF_S, self.config.backoff_s * 2**attempt)
+            try:
+                # A reply that was no verdict would come again from the same seed.
+                response = await self._send(prompt, seed=attempt)
+            except httpx.RequestError as error:
+                failure = f"{type(error).__name__} {error}".strip()
+            else:
+                if response.is_success:
+                    reply = _json_object(response)
+                    self._count(reply)
+                    verdict, failure = _verdict(reply)
+                    if verdict is not None:
+                        return verdict
+                else:
+                    failure = self._refusal(response)
+                    wait_s = max(wait_s, _retry_after_s(response))
+            if attempt < self.config.max_retries:
+                # Requests that failed together must not all come back together.
+                await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))
+        attempts = self.config.max_retries + 1
+        raise PyVisionError(f"judge at {self._url}: gave up after {attempts} attempts: {failure}")
+
+    async def _send(self, prompt: str, seed: int) -> httpx.Response:
+        self._spend()
         body = {
             "model": self.config.model,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": 0,
-            "seed": 0,
+            "seed": seed,
         }
-        attempt = 0
-        while True:
-            self._spend()
-            wait_s = min(MAX_BACKOFF_S, self.config.backoff_s * 2**attempt)
-            try:
-                response = await self._client.post(url, json=body)
-            except httpx.TransportError as error:
-                failure = f"{type(error).__name__} {error}".strip()
-            else:
-                if response.is_success:
-                    return _json_object(response)
-                failure = f"status {response.status_code} {response.text[:200]}"
-                if response.status_code not in RETRIED_STATUS:
-                    raise PyVisionError(f"judge at {url}: {failure}")
-                wait_s = max(wait_s, _retry_after_s(response))
-            attempt += 1
-            if attempt > self.config.max_retries:
-                raise PyVisionError(f"judge at {url}: gave up after {attempt} attempts: {failure}")
-            # Requests that failed together must not all come back together.
-            await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))
+        return await self._client.post(self._url, json=body)
+
+    def _refusal(self, response: httpx.Response) -> str:
+        """What the server said; raises where asking again is of no use."""
+        said = " ".join(response.text.split())[:SHOWN_CHARS]
+        failure = f"status {response.status_code} {said}"
+        if response.status_code not in RETRIED_STATUS:
+            raise PyVisionError(f"judge at {self._url}: {failure}")
+        return failure
 
     def _spend(self) -> None:
         if 0 < self.config.max_requests <= self.stats.num_requests:
@@ -224,13 +186,14 @@ class Judge:
 
 
 class VerdictCache:
-    """Verdicts by the hash of model and prompt, in memory and in a SQLite file."""
+    """Verdicts by the hash of model and prompt, in memory or in a SQLite file of a folder."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, folder: str) -> None:
+        path = str(Path(folder) / VERDICTS_FILE) if folder else ":memory:"
         try:
-            if path:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._store = sqlite3.connect(path or ":memory:", timeout=30, isolation_level=None)
+            if folder:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            self._store = sqlite3.connect(path, timeout=30, isolation_level=None)
             self._store.execute(
                 "CREATE TABLE IF NOT EXISTS verdicts "
                 "(key TEXT PRIMARY KEY, model TEXT NOT NULL, verdict REAL NOT NULL)"
@@ -271,25 +234,34 @@ def _read_template(path: str) -> str:
     return template
 
 
+def _endpoint(url: str) -> str:
+    """Where a server at `url` takes chats. Raises ConfigError for what is no address."""
+    try:
+        return str(httpx.URL(url.rstrip("/") + "/chat/completions"))
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"judge: url = {url!r}; {error}") from error
+
+
 def _json_object(response: httpx.Response) -> Mapping[str, object]:
     with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
         value = response.json()
         if isinstance(value, Mapping):
             return value
-    raise PyVisionError(f"judge at {response.url}: reply is no json object: {response.text[:200]}")
+    said = " ".join(response.text.split())[:SHOWN_CHARS]
+    raise PyVisionError(f"judge at {response.url}: reply is no json object: {said}")
 
 
-def _verdict(reply: Mapping[str, object]) -> float:
-    """1.0 or 0.0. Raises PyVisionError for any other reply: it is not taken for a wrong answer."""
+def _verdict(reply: Mapping[str, object]) -> tuple[float | None, str]:
+    """1.0 or 0.0 of a reply's last line; None, and why, where that is something else."""
     choices = reply.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, Mapping) else None
     content = message.get("content") if isinstance(message, Mapping) else None
-    text = content.rpartition("</think>")[2] if isinstance(content, str) else ""
-    match = VERDICT.fullmatch(text)
-    if match is None:
-        raise PyVisionError(f"judge: reply {str(content)[:200]!r}; must be 1 or 0")
-    return float(match[1])
+    lines = content.rpartition("</think>")[2].split("\n") if isinstance(content, str) else []
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    if match := VERDICT.fullmatch(last.strip().strip("*_`")):
+        return float(match[1]), ""
+    return None, f"reply {str(content)[:SHOWN_CHARS]!r}; must be 1 or 0"
 
 
 def _retry_after_s(response: httpx.Response) -> float:

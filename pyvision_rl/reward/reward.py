@@ -54,6 +54,10 @@ class RuleGrader:
         """Accuracy by the rules, in a thread: a hard formula may take seconds."""
         return await asyncio.to_thread(grade_task, task, answer, self.rule)
 
+    def take_metrics(self) -> dict[str, float]:
+        """None: rules cost nothing."""
+        return {}
+
 
 def score(trajectory: Trajectory, config: RewardConfig) -> Reward:
     """The reward of one trajectory by the rules; a hard formula may take seconds."""

@@ -21,10 +21,10 @@ from pyvision_rl.eval.compare import (
     mcnemar_p,
     paired_bootstrap,
 )
-from pyvision_rl.eval.judged import JudgeChoice
 from pyvision_rl.eval.result import ItemScore
 from pyvision_rl.eval.store import read_items_file
 from pyvision_rl.eval.tool_ablation import ablate_tool
+from pyvision_rl.reward.judge_config import JudgeConfig
 from pyvision_rl.runs import RunReader
 from tests.eval.benchmarks.files import base64_png, tsv
 from tests.eval.resumed_run import config_of
@@ -205,7 +205,7 @@ def test_a_judge_looks_again_at_free_text_only(chat, url, tmp_path):
     assert run(config).main.value == 0.25
     judge = ChatServer(write=lambda messages: "01"["it is even" in messages[-1]["content"]])
     with served(judge.app()) as judge_url:
-        judged = replace(config, judge=JudgeChoice("judge-7b", f"{judge_url}/v1"))
+        judged = replace(config, judge=JudgeConfig("judge-7b", f"{judge_url}/v1"))
         result = run(judged)
         assert result.main.value == 0.5
         assert result.scorer == "rules on the answer block, judge judge-7b"

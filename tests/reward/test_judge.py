@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from pyvision_rl.errors import ConfigError, PyVisionError
-from pyvision_rl.reward.judge import Judge, JudgeConfig, needs_judge
+from pyvision_rl.reward.judge import Judge
+from pyvision_rl.reward.judge_config import JudgeConfig, needs_judge
 from pyvision_rl.types import Task
 
 TASK = Task("t", "What is the dog doing?", "It is running in the park")
@@ -77,7 +78,7 @@ def server() -> Iterator[Server]:
 
 
 def config(server: Server, **changes: Any) -> JudgeConfig:
-    return replace(JudgeConfig(model="m", base_url=server.url, backoff_s=0.001), **changes)
+    return replace(JudgeConfig(model="m", url=server.url, backoff_s=0.001), **changes)
 
 
 def grade(judge: JudgeConfig, *answers: str, task: Task = TASK) -> tuple[list[float], Judge]:
@@ -119,7 +120,18 @@ def test_what_needs_a_judge() -> None:
     assert not needs_judge(Task("t", "(A) a cat (B) a dog", "a dog"), "hound")
 
 
-@pytest.mark.parametrize(("content", "right"), [("1", 1), ("0", 0), (" 1.\n", 1), ("**0**", 0)])
+@pytest.mark.parametrize(
+    ("content", "right"),
+    [
+        ("1", 1),
+        ("0", 0),
+        (" 1.\n", 1),
+        ("**0**", 0),
+        ("Verdict: 1", 1),
+        ("The answer 1 is not the gold 5.\n\n**Final verdict:** 0", 0),
+        ("[0]", 0),
+    ],
+)
 def test_verdicts(server: Server, content: str, right: float) -> None:
     server.reply = lambda _: verdict(content)
     assert grade(config(server), "running")[0] == [right]
@@ -130,21 +142,77 @@ def test_verdicts(server: Server, content: str, right: float) -> None:
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (verdict("yes"), "reply 'yes'; must be 1 or 0"),
-        (verdict("10"), "reply '10'; must be 1 or 0"),
-        (verdict(None), "reply 'None'; must be 1 or 0"),
-        ((200, {}), "must be 1 or 0"),
         ((200, "hello"), "reply is no json object: hello"),
         ((200, [1]), "reply is no json object"),
         ((401, "bad key"), "status 401 bad key"),
         ((404, "no such model"), "status 404 no such model"),
     ],
 )
-def test_other_replies_are_errors_at_once(server: Server, reply: Reply, message: str) -> None:
+def test_refusals_are_errors_at_once(server: Server, reply: Reply, message: str) -> None:
     server.reply = lambda _: reply
     with pytest.raises(PyVisionError, match=message):
         grade(config(server), "running")
     assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (verdict("yes"), "yes"),
+        (verdict("10"), "10"),
+        (verdict("-1"), "-1"),
+        (verdict("0 or 1"), "0 or 1"),
+        (verdict("1 is wrong"), "1 is wrong"),
+        (verdict(None), "None"),
+        ((200, {}), "None"),
+    ],
+)
+def test_what_is_no_verdict_is_asked_again_and_never_taken_for_one(
+    server: Server, reply: Reply, said: str
+) -> None:
+    server.reply = lambda number: verdict("1") if number == 3 else reply
+    assert grade(config(server), "running")[0] == [1]
+    assert [body["seed"] for body in server.bodies] == [0, 1, 2]
+    server.reply = lambda _: reply
+    message = f"gave up after 2 attempts: reply {said!r}; must be 1 or 0$"
+    with pytest.raises(PyVisionError, match=message):
+        grade(config(server, max_retries=1), "running")
+
+
+def test_a_row_may_ask_for_the_judge_or_keep_it_out(server: Server) -> None:
+    server.reply = lambda _: verdict("1")
+    assert grade(config(server), "six", task=Task("t", "?", "5", rule="judge"))[0] == [1]
+    assert grade(config(server), "5", "", "x" * 1000, task=Task("t", "?", "5", rule="judge"))[
+        0
+    ] == [1, 0, 0]
+    assert len(server.bodies) == 1
+    for rule in ("text", "number", "math"):
+        exact = Task("t", TASK.question, TASK.answer, rule=rule)
+        assert grade(config(server), "running", task=exact)[0] == [0]
+    assert len(server.bodies) == 1
+
+
+def test_the_cost_is_told_once(server: Server) -> None:
+    async def costs() -> list[dict[str, float]]:
+        prices = {"usd_per_million_input": 10.0, "usd_per_million_output": 100.0}
+        async with Judge(config(server, **prices)) as judge:
+            told = []
+            for answers in (("running", "running"), ("it runs",), ()):
+                await asyncio.gather(*(judge.grade(TASK, answer) for answer in answers))
+                told.append(judge.take_metrics())
+        return told
+
+    first, second, third = asyncio.run(costs())
+    assert first == {
+        "judge/asked": 2,
+        "judge/cached": 1,
+        "judge/requests": 1,
+        "judge/input_tokens": 100,
+        "judge/output_tokens": 2,
+        "judge/usd": pytest.approx(0.0012),
+    }
+    assert second == first | {"judge/asked": 1, "judge/cached": 0}
+    assert set(third.values()) == {0}
 
 
 def test_passing_failures_are_tried_again(server: Server) -> None:
@@ -158,7 +226,7 @@ def test_a_server_that_stays_down_fails_the_step(server: Server) -> None:
     with pytest.raises(PyVisionError, match="gave up after 3 attempts: status 503 busy"):
         grade(config(server, max_retries=2), "running")
     assert len(server.bodies) == 3
-    nowhere = config(server, base_url="http://127.0.0.1:9/v1", max_retries=1)
+    nowhere = config(server, url="http://127.0.0.1:9/v1", max_retries=1)
     with pytest.raises(PyVisionError, match="gave up after 2 attempts: ConnectError"):
         grade(nowhere, "running")
 
@@ -177,7 +245,7 @@ def test_requests_run_at_the_same_time_up_to_the_limit(server: Server) -> None:
 
 
 def test_equal_questions_are_asked_once(server: Server, tmp_path: Path) -> None:
-    kept = config(server, cache=str(tmp_path / "new" / "verdicts.sqlite"))
+    kept = config(server, cache=str(tmp_path / "new"))
     _, judge = grade(kept, *["running"] * 8)
     assert (len(server.bodies), judge.stats.num_asked, judge.stats.num_cached) == (1, 8, 7)
     server.reply = lambda _: verdict("0")
@@ -187,10 +255,10 @@ def test_equal_questions_are_asked_once(server: Server, tmp_path: Path) -> None:
 
 
 def test_failures_are_not_cached(server: Server, tmp_path: Path) -> None:
-    kept = config(server, cache=str(tmp_path / "verdicts.sqlite"))
+    kept = config(server, cache=str(tmp_path))
     server.reply = lambda _: verdict("perhaps")
     with pytest.raises(PyVisionError, match="perhaps"):
-        grade(kept, "running")
+        grade(replace(kept, max_retries=0), "running")
     server.reply = lambda _: verdict("1")
     assert grade(kept, "running")[0] == [1]
 
@@ -217,8 +285,7 @@ def test_own_prompt(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model": ""},
-        {"base_url": "host"},
+        {"url": "host"},
         {"max_in_flight": 0},
         {"timeout_s": 0},
         {"backoff_s": -1},
@@ -229,8 +296,15 @@ def test_bad_configurations(server: Server, changes: dict[str, object]) -> None:
         config(server, **changes)
 
 
+@pytest.mark.parametrize("changes", [{"model": ""}, {"url": "http://[::1"}])
+def test_configurations_that_no_judge_can_use(server: Server, changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"^judge: (model is empty|url = 'http)"):
+        Judge(config(server, **changes))
+
+
 def test_a_cache_that_is_no_database(server: Server, tmp_path: Path) -> None:
-    file = tmp_path / "verdicts.sqlite"
+    file = tmp_path / "judge.sqlite"
     file.write_text("not a database, but long enough to look like a file with something in it" * 9)
-    with pytest.raises(ConfigError, match="cannot be opened"):
-        Judge(config(server, cache=str(file)))
+    for folder in (tmp_path, file):
+        with pytest.raises(ConfigError, match="cannot be opened"):
+            Judge(config(server, cache=str(folder)))
