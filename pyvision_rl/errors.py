@@ -9,6 +9,10 @@ class InputError(PyVisionError, ValueError):
     """A file, row or value that cannot be used. The message names it and says what was allowed."""
 
 
+class MediaError(InputError):
+    """An image or video file that is missing or cannot be read."""
+
+
 class ConfigError(InputError):
     """A configuration value, or a combination of values, that cannot be used."""
 

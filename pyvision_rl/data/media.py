@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from pyvision_rl.errors import InputError
+from pyvision_rl.errors import MediaError
 
 MAX_PIXELS = 89_478_485
 """Larger files are refused before they are decoded: the size from which Pillow suspects a
@@ -36,24 +36,24 @@ BROKEN_FILE = (
 def load_image(path: str | Path) -> Image.Image:
     """The image as RGB: turned as its EXIF says, transparency on white, 16 bits reduced to 8.
 
-    Of an animation, the first frame. Raises InputError that names the file where it is missing,
+    Of an animation, the first frame. Raises MediaError that names the file where it is missing,
     truncated, not an image, or larger than 89 million pixels.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise InputError(
+                raise MediaError(
                     f"{path}: {width} x {height} pixels; at most {MAX_PIXELS:,} are allowed"
                 )
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
-    except InputError:
+    except MediaError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such image file") from error
+        raise MediaError(f"{path}: no such image file") from error
     except BROKEN_FILE as error:
-        raise InputError(f"{path}: not a readable image ({_reason(error)})") from error
+        raise MediaError(f"{path}: not a readable image ({_reason(error)})") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.policy import PolicyConfig
+from pyvision_rl.reward.judge_config import JudgeConfig
 from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rl.learner import LearnerConfig
 from pyvision_rl.rl.select import SelectConfig
@@ -34,10 +35,15 @@ class RLConfig:
     """Trajectories per task."""
     checkpoint_every: int = 10
     """Steps between checkpoints; the last step always makes one."""
+    max_bad_rows: int = 16
+    """Tasks that are skipped where a file that was there at the start cannot be read any more; one
+    more ends the run."""
     agent: AgentConfig = field(default_factory=AgentConfig)
     """Engine, sandbox and limits of an episode."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """What a trajectory is paid for."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """A language model that judges free-text answers which the rules find wrong."""
     select: SelectConfig = field(default_factory=SelectConfig)
     """Oversampling, filters and ranking."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -52,6 +58,8 @@ class RLConfig:
             raise ConfigError(f"group_size: {self.group_size}, a group needs at least 2 to compare")
         if self.num_steps < 1 or self.checkpoint_every < 1:
             raise ConfigError("num_steps and checkpoint_every must be at least 1")
+        if self.max_bad_rows < 0:
+            raise ConfigError(f"max_bad_rows: {self.max_bad_rows}, must not be negative")
         if self.agent.rollout.temperature == 0:
             raise ConfigError("agent.rollout.temperature: 0 explores nothing; RL needs more")
         limits = self.agent.rollout

@@ -181,7 +181,8 @@ def is_full(selection: Selection, config: SelectConfig) -> bool:
     """Whether nothing more has to be drawn."""
     if config.unit == "group":
         return len(selection.kept) == config.num_groups
-    return sum(len(kept.indices) for kept in selection.kept) == _num_wanted(selection.drawn, config)
+    wanted = _num_wanted(selection.drawn, config)
+    return 0 < wanted == sum(len(kept.indices) for kept in selection.kept)
 
 
 async def collect(

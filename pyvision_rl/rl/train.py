@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,10 +13,14 @@ from typing import Protocol
 
 from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.data.stream import TaskStream
+from pyvision_rl.errors import MediaError
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.policy import Policy
-from pyvision_rl.reward.reward import score_group
+from pyvision_rl.reward.grading import StageGrader, open_grader
+from pyvision_rl.reward.judge_config import MAY_CHANGE as JUDGE_MAY_CHANGE
+from pyvision_rl.reward.reward import score_group_by
 from pyvision_rl.rl.advantage import group_advantages
+from pyvision_rl.rl.bad_rows import BadRows
 from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.gate import gate_warning
 from pyvision_rl.rl.learner import Learner
@@ -27,26 +30,25 @@ from pyvision_rl.rl.samples import make_samples
 from pyvision_rl.rl.select import baseline_of, collect, why_left_out
 from pyvision_rl.rl.surplus import Surplus
 from pyvision_rl.rollout.agent import open_agent
-from pyvision_rl.rollout.episode import Agent
 from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.runs import RunFolder, RunReader, selection_records
 from pyvision_rl.runs.config import dump_config, resolve_model
 from pyvision_rl.sandbox import SandboxPool
-from pyvision_rl.types import Group, Selection, Task
+from pyvision_rl.types import Group, Selection, Task, Trajectory
 
 logger = logging.getLogger(__name__)
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 """Called after every step with its number, from 1, and its metrics."""
 
-Play = Callable[[Task, int], Coroutine[None, None, Group]]
-"""Plays a group of a task from a seed, and says what its trajectories are paid."""
+Play = Callable[[Task, int], Coroutine[None, None, tuple[Trajectory, ...]]]
+"""Plays a group of a task from a seed. Raises MediaError where the task's files cannot be read."""
 
 ETA_STEPS = 10
 """Steps whose mean says how long the others will take."""
 
-MAY_CHANGE = ("num_steps", "checkpoint_every", "track")
+MAY_CHANGE = ("num_steps", "checkpoint_every", "track", "max_bad_rows", *JUDGE_MAY_CHANGE)
 """What a resumed run may set anew."""
 
 
@@ -79,15 +81,9 @@ async def train(config: RLConfig, on_step: OnStep, pool: SandboxPool | None = No
     @asynccontextmanager
     async def open_play() -> AsyncIterator[Play]:
         async with open_agent(policy, config.agent, pool) as agent:
-            yield lambda task, seed: play_group(agent, config, task, seed)
+            yield lambda task, seed: run_group(agent, task, config.group_size, seed)
 
     return await run_loop(config, tasks, learner, open_play(), on_step)
-
-
-async def play_group(agent: Agent, config: RLConfig, task: Task, seed: int) -> Group:
-    """A group of one task, played and scored."""
-    trajectories = await run_group(agent, task, config.group_size, seed)
-    return await asyncio.to_thread(score_group, task, trajectories, config.reward)
 
 
 async def run_loop(
@@ -96,27 +92,33 @@ async def run_loop(
     learner: Trainable,
     opened_play: AbstractAsyncContextManager[Play],
     on_step: OnStep,
+    may_change: Collection[str] = MAY_CHANGE,
 ) -> Path:
-    """All steps from where the run folder stands, whoever plays and learns."""
-    loop = _Loop(config, learner, TaskStream(tasks, config.seed))
+    """All steps from where the run folder stands, whoever plays and learns.
+
+    `may_change`: dotted keys of the configuration that a resumed run may set anew.
+    """
+    stream = TaskStream(tasks, config.seed)
     with RunFolder.create(
         Path(config.out),
         dump_config(config),
         resume=True,
-        may_change=MAY_CHANGE,
+        may_change=may_change,
         checkpoints=config.checkpoints,
         track=config.track,
     ) as run:
-        step = loop.restore(run)
-        async with opened_play as play:
-            while step < config.num_steps:
-                step += 1
-                metrics = await loop.step(play, run, step)
-                metrics |= loop.watch(run, step, metrics)
-                run.log(step, metrics)
-                if step % config.checkpoint_every == 0 or step == config.num_steps:
-                    run.checkpoints.save(step, loop.save, metrics)
-                on_step(step, metrics)
+        async with open_grader(config.reward, config.judge, run.path) as grader:
+            loop = _Loop(config, learner, stream, grader)
+            step = loop.restore(run)
+            async with opened_play as play:
+                while step < config.num_steps:
+                    step += 1
+                    metrics = await loop.step(play, run, step)
+                    metrics |= loop.watch(run, step, metrics)
+                    run.log(step, metrics)
+                    if step % config.checkpoint_every == 0 or step == config.num_steps:
+                        run.checkpoints.save(step, loop.save, metrics)
+                    on_step(step, metrics)
         run.draw_curves()
         latest = run.checkpoints.latest()
     assert latest is not None, "the last step saves a checkpoint"
@@ -138,10 +140,14 @@ class _Clock:
 class _Loop:
     """What lives from step to step: learner, stream and surplus groups."""
 
-    def __init__(self, config: RLConfig, learner: Trainable, stream: TaskStream) -> None:
+    def __init__(
+        self, config: RLConfig, learner: Trainable, stream: TaskStream, grader: StageGrader
+    ) -> None:
         self.config = config
         self.learner = learner
         self.stream = stream
+        self.grader = grader
+        self.bad_rows = BadRows(config.max_bad_rows)
         self.monitor = CollapseMonitor()
         self.step_seconds: list[float] = []
         self.surplus = Surplus(config.select.max_staleness)
@@ -161,6 +167,7 @@ class _Loop:
         rollout_s = clock.lap()
         metrics = {**rollout_metrics(selection, baseline), "time/rollout_s": rollout_s}
         metrics |= rate_metrics(selection, rollout_s)
+        metrics |= self.grader.take_metrics() | self.bad_rows.take_metrics()
         metrics |= self._carry(selection, step)
         samples = make_samples(
             selection.kept, normalize_std=config.learner.normalize_std, baseline=baseline
@@ -194,15 +201,25 @@ class _Loop:
     async def _draw(self, play: Play, place: tuple[int, int], tasks: Sequence[Task]) -> list[Group]:
         """Play a round of tasks; seeds come from step, round and position, not from task ids:
         a small data set may give the same task twice."""
-        groups = await run_together(
-            play(task, derive_seed(self.config.seed, "rollout", *place, index))
+        played = await run_together(
+            self._play(play, task, derive_seed(self.config.seed, "rollout", *place, index))
             for index, task in enumerate(tasks)
         )
+        groups = [group for group in played if group is not None]
         if not self.gate_passed and (warning := gate_warning(groups)):
             logger.warning(warning)
             self.monitor.warnings.append(Warned(place[0], "gate", warning))
         self.gate_passed = True
         return groups
+
+    async def _play(self, play: Play, task: Task, seed: int) -> Group | None:
+        """The task's group with its rewards; None for one that is skipped."""
+        try:
+            trajectories = await play(task, seed)
+        except MediaError as error:
+            self.bad_rows.skip(task, error)
+            return None
+        return await score_group_by(self.grader, task, trajectories, self.config.reward)
 
     def _carry(self, selection: Selection, step: int) -> dict[str, float]:
         """Keep what may be trained on later; how old the groups trained on now are."""

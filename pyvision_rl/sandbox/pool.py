@@ -21,7 +21,7 @@ from typing import Literal, Self
 
 from PIL import Image
 
-from pyvision_rl.errors import InputError, SandboxError
+from pyvision_rl.errors import InputError, MediaError, SandboxError
 from pyvision_rl.sandbox import control, wire
 from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
 from pyvision_rl.sandbox.limits import Limits
@@ -93,7 +93,7 @@ class SandboxPool:
             raise InputError(f"sandbox seed {seed}: it must be 0 or more and below 2**63")
         for path in videos:
             if not Path(path).is_file():
-                raise InputError(f"video {path}: no such file")
+                raise MediaError(f"video {path}: no such file")
         runtime = Runtime(self, images, [Path(path) for path in videos], seed)
         self._runtimes.add(runtime)
         return runtime
