@@ -54,6 +54,7 @@ class ChatServer:
     failures: list[tuple[int, str]] = field(default_factory=list)
     delay_s: float = 0.0
     keep_stop: bool = False
+    usage: dict | None = None
     bodies: list[dict] = field(default_factory=list)
     in_flight: int = 0
     max_in_flight: int = 0
@@ -86,4 +87,5 @@ class ChatServer:
         if len(text) > room:
             text, finish = text[:room], "length"
         message = {"role": "assistant", "content": text}
-        return JSONResponse({"choices": [{"message": message, "finish_reason": finish}]})
+        reply = {"choices": [{"message": message, "finish_reason": finish}]}
+        return JSONResponse(reply | ({"usage": self.usage} if self.usage else {}))

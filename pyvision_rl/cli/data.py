@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from pyvision_rl.cli.parse import parse_config
 from pyvision_rl.errors import ConfigError
 
@@ -13,8 +15,10 @@ def data(arguments: list[str]) -> int:
             return validate(file, rest)
         case ["export-llamafactory", *rest]:
             return export_llamafactory(rest)
+        case ["synthesize", *rest]:
+            return synthesize(rest)
         case _:
-            raise ConfigError("data: there are validate FILE and export-llamafactory")
+            raise ConfigError("data: there are validate FILE, synthesize and export-llamafactory")
 
 
 def validate(file: str, arguments: list[str]) -> int:
@@ -36,5 +40,18 @@ def export_llamafactory(arguments: list[str]) -> int:
 
     config = parse_config("data export-llamafactory", llamafactory.ExportConfig, arguments)
     for line in llamafactory.export_llamafactory(config).lines():
+        say(line)
+    return 0
+
+
+def synthesize(arguments: list[str]) -> int:
+    """Traces from a teacher behind a server; goes on where the folder stands."""
+    from pyvision_rl.console import say, stage
+    from pyvision_rl.sft.synthesize import SynthesizeConfig, run_synthesize
+
+    config = parse_config("data synthesize", SynthesizeConfig, arguments)
+    with stage("synthesis") as bar:
+        result = asyncio.run(run_synthesize(config, bar.advance))
+    for line in result.lines():
         say(line)
     return 0

@@ -25,12 +25,34 @@ MAX_SEED = 2**31 - 1
 CODE, CODE_END = "<code>", "</code>"
 
 
+@dataclass
+class TokenUsage:
+    """Tokens that a server has read and written: as it counts them, else as the codec does."""
+
+    num_input: int = 0
+    num_output: int = 0
+
+    def add(self, told: object, num_input: int, num_output: int) -> None:
+        """Count one reply: what its `usage` told, in place of the codec's own counts."""
+        usage = told if isinstance(told, Mapping) else {}
+        self.num_input += _whole(usage.get("prompt_tokens"), num_input)
+        self.num_output += _whole(usage.get("completion_tokens"), num_output)
+
+
+def _whole(value: object, default: int) -> int:
+    return value if type(value) is int and value >= 0 else default
+
+
 @dataclass(frozen=True)
 class ServerEngine:
-    """Samples by `/chat/completions`. The server must stop at `stop` strings or be cut there."""
+    """Samples by `/chat/completions`. The server must stop at `stop` strings or be cut there.
+
+    `usage` counts the tokens of all its sessions.
+    """
 
     client: ServerClient
     codec: ChatCodec
+    usage: TokenUsage = field(default_factory=TokenUsage)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[ServerSession]:
@@ -60,11 +82,15 @@ class ServerSession:
             # Not a field of OpenAI's own interface, so only sent where it is asked for.
             body["top_k"] = params.top_k
         try:
-            choice = first_choice(await self.engine.client.post("/chat/completions", body))
+            reply = await self.engine.client.post("/chat/completions", body)
         except ContextFullError:
             return Completion((), (), "", "length")
+        choice = first_choice(reply)
         text = restore_stop(choice, _content(choice), params.stop)
-        return self._completion(text, choice.get("finish_reason") == "length", params)
+        completion = self._completion(text, choice.get("finish_reason") == "length", params)
+        num_output = len(completion.token_ids)
+        self.engine.usage.add(reply.get("usage"), len(context.token_ids), num_output)
+        return completion
 
     def _completion(self, text: str, is_cut: bool, params: SamplingParams) -> Completion:
         token_ids, _ = self.engine.codec.encode_completion(text)

@@ -31,13 +31,16 @@ def write_traces(folder: Path, traces: Sequence[TraceSource]) -> Path:
     Given images are named where they lie, relative to the folder. The file appears last and whole.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    rows = [_row(folder, index, trace) for index, trace in enumerate(traces)]
+    rows = [trace_row(folder, f"trace_{index:06d}", trace) for index, trace in enumerate(traces)]
     path = folder / TRACES_FILE
     write_rows(path, rows)
     return path
 
 
-def _row(folder: Path, index: int, trace: TraceSource) -> dict[str, object]:
+def trace_row(folder: Path, name: str, trace: TraceSource) -> dict[str, object]:
+    """A trajectory as a row of a trace file in `folder`; its shown images are written to the
+    folder's `images/`, their names starting with `name`.
+    """
     trajectory = trace.trajectory
     images = [os.path.relpath(path, folder) for path in trajectory.task.images]
     conversations = [{"role": "user", "content": trajectory.prompt.text}]
@@ -49,9 +52,9 @@ def _row(folder: Path, index: int, trace: TraceSource) -> dict[str, object]:
         if turn.observation is not None:
             conversations.append({"role": "user", "content": turn.observation.text})
             for image in turn.observation.images:
-                name = f"images/trace_{index:06d}_{len(images)}.png"
-                image.save(folder / name, compress_level=1)
-                images.append(name)
+                file = f"images/{name}_{len(images)}.png"
+                image.save(folder / file, compress_level=1)
+                images.append(file)
     row: dict[str, object] = {
         "conversations": conversations,
         "images": images,
