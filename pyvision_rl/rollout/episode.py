@@ -7,7 +7,7 @@ interaction a stop reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
 from typing import Literal
@@ -22,6 +22,7 @@ from pyvision_rl.rollout.parse import Action, parse_action
 from pyvision_rl.rollout.prompts import load_template, render_prompt
 from pyvision_rl.rollout.runtime import ProgramRuntime, RuntimePool
 from pyvision_rl.rollout.seeds import derive_seed
+from pyvision_rl.rollout.videos import VideoConfig, read_info
 from pyvision_rl.sandbox import CellResult
 from pyvision_rl.types import Completion, Context, Observation, StopReason, Task, Trajectory, Turn
 
@@ -38,6 +39,8 @@ class RolloutConfig:
     """Shipped prompt template by name, or a file of your own (`file.txt`, `file.json:key`)."""
     images_in_context: bool = True
     """Whether the given images are in the prompt; they are in the runtime in any case."""
+    video: VideoConfig = field(default_factory=VideoConfig)
+    """What tasks with videos have instead."""
     max_tool_calls: int = 4
     """Programs that may run; one more turn is left for the answer. 0: no tool."""
     max_tokens: int = 32768
@@ -85,8 +88,13 @@ class Agent:
 
     @cached_property
     def template(self) -> str:
-        """The prompt template that the configuration names."""
+        """The prompt template of tasks without videos."""
         return load_template(self.config.prompt)
+
+    @cached_property
+    def video_template(self) -> str:
+        """The prompt template of tasks with videos."""
+        return load_template(self.config.video.prompt)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,9 @@ class Opening:
 def open_task(agent: Agent, task: Task) -> Opening:
     """Read a task's media and render its prompt. Raises InputError for unreadable media."""
     images = tuple(load_image(path) for path in task.images)
-    text = render_prompt(agent.template, task.question, images)
+    videos = [read_info(path) for path in task.videos]
+    template = agent.video_template if videos else agent.template
+    text = render_prompt(template, task.question, images, videos)
     shown = images if agent.config.images_in_context else ()
     return Opening(task, images, agent.codec.prompt(text, shown))
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from PIL.Image import Image
 
 from pyvision_rl.errors import InputError
+from pyvision_rl.rollout.videos import VideoInfo
 
-PLACES = frozenset({"query", "width", "height", "image_info"})
-"""Names a template may use; `query` is the question, `width` and `height` the first image's."""
+PLACES = frozenset({"query", "width", "height", "image_info", "video_info", "media_info"})
+"""Names a template may use: `query` is the question, `width` and `height` are those of the first
+image, or video where there is none; the others list what there is: images, videos, or both."""
 
 _SHIPPED = resources.files("pyvision_rl.rollout") / "prompts"
 
@@ -62,8 +64,19 @@ def _entry(path: Path, text: str, key: str) -> str:
     return templates[key]
 
 
-def render_prompt(template: str, question: str, images: Sequence[Image]) -> str:
-    """Fill a template with a question and the sizes of its images, as they are in the runtime."""
-    sizes = [f"image_clue_{k} is {image.width} x {image.height}" for k, image in enumerate(images)]
-    width, height = images[0].size if images else (0, 0)
-    return template.format(query=question, width=width, height=height, image_info=", ".join(sizes))
+def render_prompt(
+    template: str, question: str, images: Sequence[Image], videos: Sequence[VideoInfo] = ()
+) -> str:
+    """Fill a template with a question and what its media are, as they are in the runtime."""
+    image_info = [f"image_clue_{k} is {i.width} x {i.height}" for k, i in enumerate(images)]
+    video_info = [f"video_clue_{k} is {info}" for k, info in enumerate(videos)]
+    sizes = [(medium.width, medium.height) for medium in (*images, *videos)]
+    width, height = sizes[0] if sizes else (0, 0)
+    return template.format(
+        query=question,
+        width=width,
+        height=height,
+        image_info=", ".join(image_info),
+        video_info="; ".join(video_info),
+        media_info="; ".join((*image_info, *video_info)) if videos else ", ".join(image_info),
+    )

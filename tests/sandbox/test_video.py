@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from pyvision_rl.sandbox.video import VideoError, VideoReader
+from tests.clips import encode, numbers
 from tests.sandbox.conftest import Sandbox
 
 CLIPS = Path(__file__).parents[3] / "shared" / "data" / "videos"
@@ -21,28 +21,6 @@ needs_ffmpeg = pytest.mark.skipif(
     not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="ffmpeg is not installed"
 )
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"no clips in {CLIPS}")
-
-
-def encode(path: Path, times: list[int], codec: str = "libx264", **options: str) -> None:
-    """A 64x48 clip; frame `n` is shown at `times[n]` hundredths, `n` written in 8 stripes."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, 100)
-        for number, time in enumerate(times):
-            stripes = 255 * (number >> np.arange(8) & 1).repeat(8).astype(np.uint8)
-            pixels = np.broadcast_to(stripes[None, :, None], (48, 64, 3))
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 100)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def numbers(frames: Iterable[np.ndarray]) -> list[int]:
-    """Which frames of an encoded clip these are, read off their stripes."""
-    means = [frame.reshape(48, 8, 24).mean((0, 2)) for frame in frames]
-    return [int(((mean > 127) << np.arange(8)).sum()) for mean in means]
 
 
 @pytest.fixture
