@@ -56,6 +56,8 @@ class AblateConfig:
     """What is compared. Runs that several ablations share are made once."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each arm is run with each; a seed decides tasks and sampling, the data set stays."""
+    common: tuple[str, ...] = ()
+    """Overrides of every arm, which go before its own."""
     needle: NeedleConfig = field(default_factory=NeedleConfig)
     """Size and mixture of the tasks."""
 
@@ -67,7 +69,7 @@ class AblateConfig:
             raise ConfigError(f"ablations: {doubled[0]} is there twice")
         for ablation in self.ablations:
             for arm in ablation.arms:
-                override(self.rl, arm.overrides)
+                override(self.rl, (*self.common, *arm.overrides))
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _parse(line: str) -> tuple[str, object]:
 
 def run_of(config: AblateConfig, arm: Arm, seed: int) -> Run:
     """The run of an arm; arms that come to the same configuration share it."""
-    changed = replace(override(config.rl, arm.overrides), seed=seed)
+    changed = replace(override(config.rl, (*config.common, *arm.overrides)), seed=seed)
     digest = sha256(dump_config(replace(changed, out="", data="")).encode()).hexdigest()
     return Run(f"{digest[:10]}-seed{seed}", changed)
 

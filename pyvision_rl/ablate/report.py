@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from pyvision_rl.ablate.config import AblateConfig, Ablation, Arm, run_of
+from pyvision_rl.ablate.config import AblateConfig, Ablation, Arm, all_runs, run_of
+from pyvision_rl.ablate.worth import Worth, worth_of, worth_table
 from pyvision_rl.runs import RunReader
 from pyvision_rl.runs.files import write_file
 
 TABLE = "table.md"
+WORTH = "worth_of_a_look"
 LAST_STEPS = 5
 """Steps at the end of a run whose mean stands for training."""
 
@@ -73,8 +75,11 @@ def write_report(out: Path, config: AblateConfig) -> Path:
         columns = _columns(arms[0])
         rows += [_row(ablation, arm, columns) for arm in arms]
         write_file(out / "figures" / f"{ablation.name}.png", draw(ablation, arms))
+    worths = [(title, worth_of(out / "runs" / run.name)) for title, run in all_runs(config)]
+    write_file(out / "figures" / f"{WORTH}.png", draw_worths([worth for _, worth in worths]))
     table = out / TABLE
-    write_file(table, ("\n".join([*_header(config, columns), *rows]) + "\n").encode())
+    lines = [*_header(config, columns), *rows, "", *worth_table(worths)]
+    write_file(table, ("\n".join(lines) + "\n").encode())
     return table
 
 
@@ -159,6 +164,33 @@ def draw(ablation: Ablation, arms: Sequence[ArmRuns]) -> bytes:
             axes.legend(fontsize=8.5, frameon=False)
     figure.suptitle(ablation.name.replace("_", " "), fontsize=12)
     figure.supxlabel("step", fontsize=10)
+    return _png(figure)
+
+
+def draw_worths(worths: Sequence[Worth]) -> bytes:
+    """A PNG with a point a run: what a look was worth at first, and by how much calls grew."""
+    figure = Figure(figsize=(6.4, 4.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.axhline(0, color="#b0b0b0", linewidth=1)
+    axes.axvline(0, color="#b0b0b0", linewidth=1)
+    axes.errorbar(
+        [worth.gain for worth in worths],
+        [worth.share_after - worth.share_before for worth in worths],
+        xerr=[2 * worth.standard_error for worth in worths],
+        fmt="o",
+        color=_COLOURS[0],
+        ecolor="#9ecae1",
+        markersize=5,
+    )
+    axes.set_xlabel("reward of a look over that of a direct answer, first steps (2 s.e.)")
+    axes.set_ylabel("change of the share that looks")
+    axes.set_title("Does a look pay, and does it live on?", fontsize=10.5, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()

@@ -108,7 +108,7 @@ def test_impossible_studies_are_refused(tmp_path):
         config_for(tmp_path, TOOL, seeds=(1, 1))
 
 
-def test_the_shipped_study_is_the_papers_four_and_a_fifth():
+def test_the_shipped_study_is_the_papers_four_and_what_it_leaves_open():
     config = parse_config("ablate", AblateConfig, [f"--config={FOLDER}/ablate/tiny.yaml"])
     assert [ablation.name for ablation in config.ablations] == [
         "tool_reward",
@@ -116,9 +116,24 @@ def test_the_shipped_study_is_the_papers_four_and_a_fifth():
         "std_normalisation",
         "turn_budget",
         "drop_without_look",
+        "direct_only",
+        "coefficient_without_failures",
+        "coefficient_failures_10_percent",
+        "coefficient_failures_15_percent",
+        "coefficient_failures_40_percent",
     ]
-    # five changes and the base they share, three seeds
-    assert len(list(all_runs(config))) == 18
+    # the base, six changes, and a grid of 12 of which two are there already; three seeds
+    assert len(list(all_runs(config))) == 3 * (1 + 6 + 10)
+
+
+def test_common_overrides_go_before_an_arms_own():
+    arms = (Arm("two"), Arm("three", ("num_steps: 3",)))
+    config = replace(
+        config_for(Path("x"), Ablation("steps", arms)), common=("num_steps: 2", "group_size: 6")
+    )
+    two, three = (run_of(config, arm, 0).config for arm in arms)
+    assert (two.num_steps, two.group_size) == (2, 6)
+    assert (three.num_steps, three.group_size) == (3, 6)
 
 
 @pytest.mark.slow
@@ -129,7 +144,7 @@ def test_a_study_goes_on_where_it_stands(tmp_path):
     assert steps == ["tool_reward = 0.1, seed 0", "tool_reward = 0, seed 0"]
     lines = table.read_text().splitlines()
     assert lines[2].startswith("| ablation | arm | accuracy | easy |")
-    assert [line.split(" | ")[1] for line in lines[4:]] == ["0.1", "0"]
+    assert [line.split(" | ")[1] for line in lines[4:6]] == ["0.1", "0"]
     figure = tmp_path / "figures" / "tool_reward.png"
     assert figure.stat().st_size > 10_000
 
@@ -140,4 +155,5 @@ def test_a_study_goes_on_where_it_stands(tmp_path):
     (begun / "config.yaml").write_text("seed: 5\n")
     asyncio.run(run_ablations(more, lambda title, *_: steps.append(title)))
     assert steps[2:] == ["std_sorting = off, seed 0"]
-    assert len(table.read_text().splitlines()) == 8
+    assert len(table.read_text().split("\n\n")[1].splitlines()) == 6
+    assert "Does a look pay?" in table.read_text()
