@@ -10,6 +10,7 @@ from pathlib import Path
 from pyvision_rl.errors import InputError
 from pyvision_rl.runs import MetricRow, RunReader
 from pyvision_rl.runs.folder import CHECKPOINTS, CONFIG, METRICS
+from pyvision_rl.runs.reader import RunWarning
 from pyvision_rl.runs.records import KINDS
 from pyvision_rl.viewer.index import RunIndex
 
@@ -33,6 +34,8 @@ class RunState:
     version: int
     latest: dict[str, float]
     """Last value of every metric."""
+    warnings: tuple[RunWarning, ...]
+    """What the run itself warned of, oldest first."""
     problems: tuple[str, ...]
 
 
@@ -73,9 +76,11 @@ class Library:
         index = self.run(name)
         problems = list(index.problems)
         rows: list[MetricRow] = []
+        warnings: list[RunWarning] = []
         num_checkpoints = 0
         try:
             rows = index.metrics()
+            warnings = index.reader.warnings()
             num_checkpoints = len(index.reader.checkpoints())
         except InputError as error:
             problems.append(str(error))
@@ -90,6 +95,7 @@ class Library:
             unix_s=rows[-1].unix_s if rows else None,
             version=index.version,
             latest={key: value for row in rows for key, value in row.values.items()},
+            warnings=tuple(warnings),
             problems=tuple(problems),
         )
 

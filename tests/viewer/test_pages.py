@@ -1,7 +1,10 @@
 """Each page in a real browser: what it says, what keys and clicks do."""
 
+from dataclasses import asdict
+
 import pytest
 
+from pyvision_rl.rl.monitor import CollapseMonitor
 from pyvision_rl.runs import RunFolder
 from pyvision_rl.viewer.app import view_routes
 from pyvision_rl.viewer.detail import list_rows
@@ -24,7 +27,8 @@ def test_overview_lists_runs_and_draws_their_curves(tab, url, library):
     assert tab.texts(".runs .name a") == ["odd", "rl"]
     state = library.state("rl")
     cells = tab.texts(".runs tbody tr:nth-child(2) td")
-    assert cells[2:5] == ["3", "48", f"{state.latest['reward/accuracy']:.2f}"]
+    assert cells[2] == f"{state.latest['reward/accuracy']:.2f}"
+    assert cells[6:8] == ["3", "48"]
     titles = tab.texts(".chart figcaption span")
     assert "Accuracy of rollouts" in titles
     assert "Dropped, by reason" in titles
@@ -43,6 +47,48 @@ def test_a_click_into_a_curve_opens_the_groups_of_the_step(tab, url):
     tab.click(".plot svg")
     tab.wait("location.hash === '#/groups/rl/train/2'")
     tab.wait("document.querySelectorAll('.group').length === 4")
+
+
+@pytest.fixture
+def collapsed(tmp_path) -> RunFolder:
+    """Ten steps of two calls a trajectory, ten of none, watched as a training run is."""
+    monitor = CollapseMonitor()
+    with RunFolder.create(tmp_path / "fallen", "seed: 0\n") as run:
+        for step in range(1, 21):
+            values = {"rollout/tool_calls": 2.0 * (step <= 10), "loss/entropy": 0.5}
+            monitor.watch(step, values)
+            run.log(step, values | monitor.metrics())
+        run.write_warnings([asdict(warned) for warned in monitor.warnings])
+    return run
+
+
+def test_the_monitor_marks_the_step_in_its_curve_and_says_why(tab, collapsed):
+    with serving(view_routes(Library([collapsed.path]))) as url:
+        tab.goto(url)
+        assert tab.texts(".runs .pill") == ["1 warning"]
+        assert tab.texts(".monitor .pill") == ["step 12"], "the mean of three falls below a half"
+        said = tab.text(".monitor li p")
+        assert said.startswith("Tool calls fell from 2.00 to 0.67 a trajectory")
+        marked = (
+            "document.querySelector('.mark').closest('.chart').querySelector('figcaption span')"
+        )
+        assert tab.js(f"{marked}.textContent") == "Tool calls per trajectory"
+        assert tab.count(".mark") == 1
+        assert float(tab.js("document.querySelector('.mark line').getAttribute('x1')")) == (
+            pytest.approx(40 + 330 * 11 / 19)
+        ), "step 12 on an axis from 1 to 20 that is 330 wide and begins at 40"
+        tab.hover(".mark .reach")
+        assert tab.text(".tip:not([hidden])").split("\n") == ["step 12", "", said]
+        tab.hover("h1")
+        assert tab.count(".tip:not([hidden])") == 0
+        tab.send("Page.bringToFront")
+        tab.click(".monitor .link")
+        tab.wait("document.activeElement.matches('.mark')")
+        assert "gives up its tool" in tab.text(".tip:not([hidden])")
+        assert tab.count(".band") == 1
+        (collapsed.path / "warnings.json").write_text("[{")
+        tab.wait("document.querySelector('.notice.bad')?.textContent.includes('warnings.json')")
+        assert tab.count(".chart") == 2, "the curves are shown all the same"
 
 
 def test_groups_say_what_became_of_them(tab, url, library):

@@ -67,8 +67,23 @@ function bounds(lines, share) {
   return { left, right, low: low === 0 ? 0 : low - room, high: high + room };
 }
 
+// A flag at the step of a warning; its sentence comes up on hover, focus or a tap.
+function markNode(mark, x, show, hide) {
+  return s("g", { class: "mark", tabindex: "0", role: "img", "aria-label": `warning at step ${mark.step}: ${mark.text}`, "data-mark": mark.id, onpointerenter: () => show(mark), onpointerleave: hide, onfocus: () => show(mark), onblur: hide },
+    s("rect", { class: "reach", x: x - 9, y: 0, width: 18, height: HEIGHT - BOTTOM }),
+    s("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }),
+    s("path", { d: `M${x} ${TOP + 3}l-6 -11h12z` }));
+}
+
+function bandNode([first, last], x) {
+  const from = Math.max(LEFT, x(first - 0.5));
+  const to = Math.min(WIDTH - RIGHT_EDGE, x(last + 0.5));
+  return s("rect", { class: "band", x: from, y: HEIGHT - BOTTOM - 4, width: Math.max(2, to - from), height: 4 });
+}
+
 // lines: [{ label, colour, points: [[step, value]], thin }]; share: the axis runs from 0 to 1.
-export function chart({ title, lines, share = false, weight = 0, onStep = null }) {
+// marks: [{ id, step, text, title }], warnings drawn at their step; bands: [[first, last]], steps in trouble.
+export function chart({ title, lines, share = false, weight = 0, onStep = null, marks = [], bands = [] }) {
   const drawn = lines.filter((line) => line.points.length);
   const { left, right, low, high } = bounds(drawn, share);
   const x = (value) => LEFT + ((value - left) / (right - left)) * (WIDTH - LEFT - RIGHT_EDGE);
@@ -107,8 +122,17 @@ export function chart({ title, lines, share = false, weight = 0, onStep = null }
     tip.hidden = false;
     tip.classList.toggle("left", x(step) > WIDTH / 2);
   };
-  image.addEventListener("pointermove", point);
-  image.addEventListener("pointerleave", () => { tip.hidden = true; cursor.replaceChildren(); });
+  const hide = () => { tip.hidden = true; cursor.replaceChildren(); };
+  const warn = (mark) => {
+    cursor.replaceChildren();
+    tip.replaceChildren(h("b", { class: "warned" }, mark.title), h("p", {}, mark.text));
+    tip.hidden = false;
+    tip.classList.toggle("left", x(mark.step) > WIDTH / 2);
+  };
+  const inside = marks.filter((mark) => mark.step >= left && mark.step <= right);
+  image.append(...bands.map((band) => bandNode(band, x)), ...inside.map((mark) => markNode(mark, x(mark.step), warn, hide)));
+  image.addEventListener("pointermove", (event) => { if (!event.target.closest(".mark")) point(event); });
+  image.addEventListener("pointerleave", hide);
   if (onStep) image.addEventListener("click", (event) => onStep(read(event)));
   return h("div", { class: "plot" }, image, tip);
 }

@@ -27,7 +27,7 @@ export function number(value, digits = 2) {
   if (Number.isInteger(value)) return value.toLocaleString("en");
   const size = Math.abs(value);
   if (size >= 1000) return Math.round(value).toLocaleString("en");
-  if (size >= 100) return value.toFixed(1);
+  if (size >= 10) return value.toFixed(1);
   if (size < 0.001 && size > 0) return value.toExponential(1);
   return value.toFixed(size < 0.1 ? digits + 1 : digits);
 }

@@ -1,6 +1,6 @@
 // All runs at a glance, and their curves.
 import { chart } from "./charts.js";
-import { address, ago, fixed, h, notice, number, plural, words } from "./dom.js";
+import { address, ago, fixed, h, notice, number, pill, plural, reveal, words } from "./dom.js";
 
 // key: a metric, its kinds are key/<kind>; parts: all metrics below that prefix, a line each.
 const SECTIONS = [
@@ -37,6 +37,8 @@ const SECTIONS = [
   ]],
 ];
 
+// The metric that a warning of the run is about, by its cause; others are only listed.
+const ABOUT = { tool_calls: "rollout/tool_calls", constant_groups: "select/constant_share", entropy: "loss/entropy", response_length: "rollout/completion_tokens", gate: "reward/accuracy" };
 const PART_COLOURS = 8;
 
 function runColour(place) {
@@ -69,8 +71,37 @@ function panelLines(panel, shown, kinds) {
   ]).filter((line) => line.points.length);
 }
 
-function card(panel, shown, settings) {
-  const lines = panelLines(panel, shown, settings.kinds);
+function hasPanel({ metrics }, panel) {
+  return Object.keys(metrics.values).some((key) => key === panel.key || (panel.parts && key.startsWith(`${panel.parts}/`)));
+}
+
+function sentence(warning) {
+  const text = warning.text.replace(/^step \d+: /, "");
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+function marksOf(panel, shown) {
+  return shown.flatMap(({ name, warnings }) => warnings.filter((warning) => panel.key && ABOUT[warning.cause] === panel.key).map((warning) => ({
+    id: `${name} ${warning.cause}`, step: warning.step, text: sentence(warning), title: `${shown.length > 1 ? `${name}, ` : ""}step ${warning.step}`,
+  })));
+}
+
+// First and last of each stretch of steps at which the monitor found the trouble.
+function bandsOf(panel, metrics) {
+  const cause = Object.keys(ABOUT).find((name) => ABOUT[name] === panel.key);
+  const stretches = [];
+  let open = null;
+  for (const [step, value] of points(metrics, `monitor/${cause}`)) {
+    if (!value) open = null;
+    else if (open) open[1] = step;
+    else stretches.push(open = [step, step]);
+  }
+  return stretches;
+}
+
+function card(panel, all, settings) {
+  const shown = all.filter((run) => hasPanel(run, panel));
+  const lines = panelLines(panel, shown, settings.kinds ?? (shown.length === 1));
   if (!lines.length) return null;
   const single = shown.length === 1 && panel.key ? lines.find((line) => !line.thin) : null;
   const legend = lines.length > 1 && shown.length === 1 && h("div", { class: "legend" },
@@ -78,12 +109,12 @@ function card(panel, shown, settings) {
   const onStep = shown.length === 1 && shown[0].phase ? (step) => { location.hash = address("groups", shown[0].name, shown[0].phase, step); } : null;
   return h("figure", { class: "card chart" },
     h("figcaption", {}, h("span", {}, panel.title), single && h("b", {}, panel.share ? share(single.points.at(-1)[1]) : number(single.points.at(-1)[1], 3))),
-    chart({ title: panel.title, lines, share: panel.share, weight: settings.weight, onStep }), legend);
+    chart({ title: panel.title, lines, share: panel.share, weight: settings.weight, onStep, marks: marksOf(panel, shown), bands: shown.length === 1 ? bandsOf(panel, shown[0].metrics) : [] }), legend);
 }
 
 function otherPanels(shown) {
   const named = SECTIONS.flatMap(([, panels]) => panels);
-  const known = (key) => named.some((panel) => key === panel.key || key.startsWith(`${panel.key ?? panel.parts}/`));
+  const known = (key) => key.startsWith("monitor/") || named.some((panel) => key === panel.key || key.startsWith(`${panel.key ?? panel.parts}/`));
   const keys = new Set(shown.flatMap(({ metrics }) => Object.keys(metrics.values)));
   return [...keys].filter((key) => !known(key)).sort().map((key) => ({ title: key, key }));
 }
@@ -94,6 +125,22 @@ function sections(shown, settings) {
     const cards = panels.map((panel) => card(panel, shown, settings)).filter(Boolean);
     return cards.length ? h("section", {}, h("h2", {}, title), h("div", { class: "cards" }, cards)) : null;
   });
+}
+
+// What the runs themselves warned of, with a way to the curve and to the trajectories of the step.
+function monitorCard(shown) {
+  const said = shown.flatMap((run) => run.warnings.map((warning) => ({ run, warning }))).sort((a, b) => a.warning.step - b.warning.step);
+  if (!said.length) return null;
+  const toMark = (id) => {
+    const mark = [...document.querySelectorAll(".mark")].find((node) => node.dataset.mark === id);
+    reveal(mark, "center");
+    mark?.focus({ preventScroll: true });
+  };
+  return h("section", { class: "card monitor", "aria-label": "warnings" }, h("h2", {}, plural(said.length, "warning")), h("ol", {}, said.map(({ run, warning }) => h("li", {},
+    h("div", { class: "where" }, shown.length > 1 && [h("i", { class: "swatch", style: { background: run.colour } }), h("b", {}, run.name)], pill(`step ${warning.step}`, "warn"), h("span", { class: "muted" }, words(warning.cause))),
+    h("p", {}, sentence(warning)),
+    h("div", { class: "ways" }, ABOUT[warning.cause] && h("button", { type: "button", class: "link", onclick: () => toMark(`${run.name} ${warning.cause}`) }, "in its curve"),
+      run.phase && h("a", { href: address("groups", run.name, run.phase, warning.step) }, "groups of the step"))))));
 }
 
 function firstOf(latest, ...keys) {
@@ -107,13 +154,13 @@ function runRow(run, colour, chosen, onToggle) {
   return h("tr", { class: run.problems.length ? "troubled" : "" },
     h("td", { class: "pick" }, h("input", { type: "checkbox", checked: chosen, "aria-label": `draw ${run.name}`, disabled: !run.num_steps, onchange: onToggle })),
     h("td", { class: "name" }, h("i", { class: "swatch", style: { background: colour } }), open ? h("a", { href: open, title: run.path }, run.name) : h("span", { title: run.path }, run.name),
-      run.running && h("span", { class: "pill live" }, "running")),
-    h("td", { class: "num" }, number(run.num_steps)),
-    h("td", { class: "num" }, number(run.num_trajectories)),
+      run.running && h("span", { class: "pill live" }, "running"), run.warnings.length > 0 && pill(plural(run.warnings.length, "warning"), "warn", run.warnings.map(sentence).join("\n"))),
     h("td", { class: "num strong" }, fixed(firstOf(latest, "eval/accuracy", "reward/accuracy"))),
     h("td", { class: "num" }, fixed(firstOf(latest, "reward/mean"))),
     h("td", { class: "num" }, fixed(firstOf(latest, "eval/tool_calls_mean", "rollout/tool_calls"))),
     h("td", { class: "num" }, share(firstOf(latest, "eval/zero_call_share", "rollout/zero_call_share"))),
+    h("td", { class: "num" }, number(run.num_steps)),
+    h("td", { class: "num" }, number(run.num_trajectories)),
     h("td", { class: "num" }, number(run.num_checkpoints)),
     h("td", { class: "muted" }, run.unix_s ? ago(run.unix_s) : "–"));
 }
@@ -123,7 +170,7 @@ function share(value) {
 }
 
 export async function overviewPage(route, app) {
-  const settings = { weight: Number(route.query.get("smooth") ?? 0), kinds: route.query.get("kinds") ?? "" };
+  const settings = { weight: Number(route.query.get("smooth") ?? 0), kinds: { yes: true, no: false }[route.query.get("kinds")] };
   const curved = app.runs.filter((run) => run.num_steps > 1);
   const asked = route.query.get("runs");
   const chosen = new Set(asked !== null ? asked.split(",").filter(Boolean) : (curved.length ? curved : app.runs).slice(0, 6).map((run) => run.name));
@@ -135,14 +182,13 @@ export async function overviewPage(route, app) {
     const place = app.runs.filter((run) => chosen.has(run.name)).findIndex((run) => run.name === name);
     return place < 0 ? "var(--hair)" : runColour(place);
   };
-  const perKind = (shown) => (settings.kinds ? settings.kinds === "yes" : shown.length === 1);
 
   async function shownRuns() {
     const picked = app.runs.filter((run) => chosen.has(run.name) && run.num_steps);
     return Promise.all(picked.map(async (run) => {
       const stamp = `${run.num_steps} ${run.unix_s}`;
       if (known.get(run.name)?.stamp !== stamp) known.set(run.name, { stamp, metrics: await app.source.metrics(run.name) });
-      return { name: run.name, colour: colourOf(run.name), metrics: known.get(run.name).metrics, phase: run.phases.includes("train") ? "train" : null };
+      return { name: run.name, colour: colourOf(run.name), metrics: known.get(run.name).metrics, warnings: run.warnings, phase: run.phases.includes("train") ? "train" : null };
     }));
   }
 
@@ -152,20 +198,20 @@ export async function overviewPage(route, app) {
       app.remember({ runs: [...chosen].join(",") });
       draw();
     }));
-    const titles = ["", "run", "steps", "trajectories", "accuracy", "reward", "calls", "no call", "checkpoints", "last step"];
+    const titles = ["", "run", "accuracy", "reward", "calls", "no call", "steps", "trajectories", "checkpoints", "last step"];
     table.replaceChildren(h("table", { class: "runs" },
       h("thead", {}, h("tr", {}, titles.map((title, place) => h("th", { class: place > 1 && place < 9 ? "num" : "" }, title)))),
       h("tbody", {}, rows)));
     const problems = app.runs.flatMap((run) => run.problems);
     const shown = await shownRuns();
-    kindsBox.checked = perKind(shown);
-    curves.replaceChildren(...problems.map((problem) => notice(problem, "bad")),
-      ...(shown.length ? sections(shown, { ...settings, kinds: perKind(shown) }).filter(Boolean) : [notice("No metrics yet. Curves appear with the first step.")]));
+    kindsBox.checked = settings.kinds ?? shown.length === 1;
+    curves.replaceChildren(...problems.map((problem) => notice(problem, "bad")), monitorCard(shown) ?? "",
+      ...(shown.length ? sections(shown, settings).filter(Boolean) : [notice("No metrics yet. Curves appear with the first step.")]));
   }
 
   const kindsBox = h("input", { type: "checkbox", onchange: () => {
-    settings.kinds = kindsBox.checked ? "yes" : "no";
-    app.remember({ kinds: settings.kinds });
+    settings.kinds = kindsBox.checked;
+    app.remember({ kinds: kindsBox.checked ? "yes" : "no" });
     draw();
   } });
   const tools = h("div", { class: "toolbar" },
@@ -176,7 +222,7 @@ export async function overviewPage(route, app) {
         draw();
       } })),
     h("label", { class: "check" }, kindsBox, "per kind"),
-    h("span", { class: "muted grow hint" }, "With one run drawn, a click into a curve opens the groups of that step."));
+    h("span", { class: "muted grow hint" }, "A click into a curve of one run opens the groups of that step."));
   await draw();
   return { title: "Curves", node: h("div", { class: "page" }, h("h1", {}, plural(app.runs.length, "run")), table, tools, curves), refresh: draw };
 }
