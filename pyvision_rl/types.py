@@ -142,8 +142,17 @@ class Trajectory:
     @property
     def num_visual_tokens(self) -> int:
         """Visual tokens in the context, given and shown."""
-        shown = sum(t.observation.num_visual_tokens for t in self.turns if t.observation)
-        return self.prompt.num_visual_tokens + shown
+        return self.num_visual_tokens_given + self.num_visual_tokens_shown
+
+    @property
+    def num_visual_tokens_given(self) -> int:
+        """Visual tokens that the context started with: images, and frames if any."""
+        return self.prompt.num_visual_tokens
+
+    @property
+    def num_visual_tokens_shown(self) -> int:
+        """Visual tokens of what programs showed."""
+        return sum(t.observation.num_visual_tokens for t in self.turns if t.observation)
 
     @property
     def num_completion_tokens(self) -> int:

@@ -39,9 +39,11 @@ def _image_tags(first: int, count: int) -> str:
     return "\n".join(f"<{name}>{IMAGE}</{name}>" for name in names)
 
 
-def prompt_text(text: str, num_images: int) -> str:
-    """A task's user message: the given images, each in its tag, then the text."""
-    return f"{_image_tags(0, num_images)}\n\n{text}" if num_images else text
+def prompt_text(text: str, num_images: int, first: int = 0, num_unnamed: int = 0) -> str:
+    """A task's user message: the given images, each in its tag, those without a name, the text."""
+    parts = (_image_tags(first, num_images), IMAGE * num_unnamed)
+    shown = "\n".join(part for part in parts if part)
+    return f"{shown}\n\n{text}" if shown else text
 
 
 def observation_text(output: str, num_images: int, first: int) -> str:
@@ -97,13 +99,16 @@ class ChatCodec:
         """The text with special tokens broken up, placeholders left as they are."""
         return self._special.sub(_break_up, text)
 
-    def prompt(self, text: str, images: Sequence[Image]) -> Observation:
+    def prompt(
+        self, text: str, images: Sequence[Image], first: int = 0, unnamed: Sequence[Image] = ()
+    ) -> Observation:
         """The opening of an episode: system line, one user message, the assistant's turn begun.
 
-        `images` are fitted to the pixel limits here; `text` is escaped.
+        Images are named from `image_clue_{first}`; the `unnamed` follow without tags. All are
+        fitted to the pixel limits here; `text` is escaped.
         """
-        message = prompt_text(self.escape(text), len(images))
-        return self.open_conversation(message, images)
+        message = prompt_text(self.escape(text), len(images), first, len(unnamed))
+        return self.open_conversation(message, (*images, *unnamed))
 
     def observation(
         self, completion: Completion, output: str, images: Sequence[Image], first: int, ok: bool

@@ -18,11 +18,12 @@ from pyvision_rl.data.media import load_image
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.engine import Engine, SamplingParams, Session
+from pyvision_rl.model.images import fit_image
 from pyvision_rl.rollout.parse import Action, parse_action
 from pyvision_rl.rollout.prompts import load_template, render_prompt
 from pyvision_rl.rollout.runtime import ProgramRuntime, RuntimePool
 from pyvision_rl.rollout.seeds import derive_seed
-from pyvision_rl.rollout.videos import VideoConfig, read_info
+from pyvision_rl.rollout.videos import VideoConfig, frame_info, open_video
 from pyvision_rl.sandbox import CellResult
 from pyvision_rl.types import Completion, Context, Observation, StopReason, Task, Trajectory, Turn
 
@@ -40,7 +41,7 @@ class RolloutConfig:
     images_in_context: bool = True
     """Whether the given images are in the prompt; they are in the runtime in any case."""
     video: VideoConfig = field(default_factory=VideoConfig)
-    """What tasks with videos have instead."""
+    """Prompt and frames of tasks with videos."""
     max_tool_calls: int = 4
     """Programs that may run; one more turn is left for the answer. 0: no tool."""
     max_tokens: int = 32768
@@ -48,7 +49,7 @@ class RolloutConfig:
     max_completion_tokens: int = 10240
     """Tokens of one completion."""
     max_images: int = 32
-    """Images in the context, given and shown."""
+    """Images in the context, given and shown; frames of a `uniform` context may be more."""
     on_error: Literal["continue", "end"] = "continue"
     """Show a failing program's error to the policy, or end the episode as the paper's code does."""
     temperature: float = 1.0
@@ -73,6 +74,11 @@ class RolloutConfig:
             raise ConfigError("rollout: max_tool_calls, temperature and top_k must not be negative")
         if not 0 <= self.fail_calls <= 1:
             raise ConfigError(f"rollout.fail_calls: {self.fail_calls}, must be from 0 to 1")
+        if self.video.context == "hybrid" and self.video.num_frames >= self.max_images:
+            raise ConfigError(
+                f"rollout.video.num_frames: {self.video.num_frames}, must be below max_images "
+                f"({self.max_images}) for programs to show any"
+            )
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"rollout.top_p: {self.top_p}, must be above 0 and at most 1")
 
@@ -94,26 +100,39 @@ class Agent:
     @cached_property
     def video_template(self) -> str:
         """The prompt template of tasks with videos."""
-        return load_template(self.config.video.prompt)
+        return load_template(self.config.video.template)
 
 
 @dataclass(frozen=True)
 class Opening:
-    """A task made ready: media read once, and the prompt that all of a group's episodes share."""
+    """A task made ready: media read once, and the prompt that all of a group's episodes share.
+
+    `images` are those of the runtime: the task's and, in a hybrid context, frames of its videos.
+    """
 
     task: Task
     images: tuple[Image, ...]
     prompt: Observation
+    max_tool_calls: int
 
 
 def open_task(agent: Agent, task: Task) -> Opening:
     """Read a task's media and render its prompt. Raises InputError for unreadable media."""
+    config, codec = agent.config, agent.codec
     images = tuple(load_image(path) for path in task.images)
-    videos = [read_info(path) for path in task.videos]
+    videos = [open_video(path, config.video) for path in task.videos]
     template = agent.video_template if videos else agent.template
-    text = render_prompt(template, task.question, images, videos)
-    shown = images if agent.config.images_in_context else ()
-    return Opening(task, images, agent.codec.prompt(text, shown))
+    seen = frame_info(videos, config.video, len(images))
+    text = render_prompt(template, task.question, images, [v.info for v in videos], seen)
+    frames = (frame for video in videos for frame in video.frames())
+    if videos and config.video.context == "uniform":
+        fitted = [fit_image(frame, codec.pixels) for frame in frames]
+        given = images if config.images_in_context else ()
+        return Opening(task, images, codec.prompt(text, given, unnamed=fitted), 0)
+    named = (*images, *frames)
+    first = 0 if config.images_in_context else len(images)
+    prompt = codec.prompt(text, named[first:], first)
+    return Opening(task, named, prompt, config.max_tool_calls)
 
 
 OnTurn = Callable[[Turn], None]
@@ -185,7 +204,7 @@ class _Episode:
             return StopReason.ANSWERED
         if action.code is None:
             return StopReason.NO_ACTION
-        if len(self.turns) >= self.agent.config.max_tool_calls:
+        if len(self.turns) >= self.opening.max_tool_calls:
             return StopReason.MAX_TURNS
         return None
 

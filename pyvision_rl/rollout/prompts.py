@@ -13,9 +13,12 @@ from PIL.Image import Image
 from pyvision_rl.errors import InputError
 from pyvision_rl.rollout.videos import VideoInfo
 
-PLACES = frozenset({"query", "width", "height", "image_info", "video_info", "media_info"})
+PLACES = frozenset(
+    {"query", "width", "height", "image_info", "video_info", "media_info", "frame_info"}
+)
 """Names a template may use: `query` is the question, `width` and `height` are those of the first
-image, or video where there is none; the others list what there is: images, videos, or both."""
+image, or video where there is none; `image_info`, `video_info` and `media_info` list what there is:
+images, videos, or both; `frame_info` says which frames of the videos the context starts with."""
 
 _SHIPPED = resources.files("pyvision_rl.rollout") / "prompts"
 
@@ -65,7 +68,11 @@ def _entry(path: Path, text: str, key: str) -> str:
 
 
 def render_prompt(
-    template: str, question: str, images: Sequence[Image], videos: Sequence[VideoInfo] = ()
+    template: str,
+    question: str,
+    images: Sequence[Image],
+    videos: Sequence[VideoInfo] = (),
+    frames: str = "",
 ) -> str:
     """Fill a template with a question and what its media are, as they are in the runtime."""
     image_info = [f"image_clue_{k} is {i.width} x {i.height}" for k, i in enumerate(images)]
@@ -79,4 +86,5 @@ def render_prompt(
         image_info=", ".join(image_info),
         video_info="; ".join(video_info),
         media_info="; ".join((*image_info, *video_info)) if videos else ", ".join(image_info),
+        frame_info=frames,
     )

@@ -56,10 +56,11 @@ def completion_of(codec: ChatCodec, text: str, *, closed: bool) -> Completion:
 @given(
     question=WORDS,
     given_images=IMAGES,
+    frames=IMAGES,
     steps=st.lists(st.tuples(COMPLETIONS, WORDS, IMAGES, st.booleans()), max_size=3),
 )
-def test_ids_equal_the_chat_template(codec, question, given_images, steps):
-    prompt = codec.prompt(question, given_images)
+def test_ids_equal_the_chat_template(codec, question, given_images, frames, steps):
+    prompt = codec.prompt(question, given_images, unnamed=frames)
     turns = []
     first = count(len(given_images))
     for text, output, images, closed in steps:

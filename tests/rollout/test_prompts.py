@@ -10,7 +10,9 @@ from pyvision_rl.rollout.videos import VideoInfo
 IMAGES = [Image.new("RGB", (640, 480)), Image.new("RGB", (30, 20))]
 
 
-@pytest.mark.parametrize("name", ["image", "image_runtime", "video", "brief", "direct", "question"])
+@pytest.mark.parametrize(
+    "name", ["image", "image_runtime", "video", "video_uniform", "brief", "direct", "question"]
+)
 def test_shipped_templates_hold_the_question(name):
     assert "Which {colour}?" in render_prompt(load_template(name), "Which {colour}?", IMAGES)
 

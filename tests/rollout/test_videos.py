@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pyvision_rl.errors import InputError
+from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.scripted import play_texts
 from pyvision_rl.rollout.episode import Agent, RolloutConfig, open_task, run_episode
-from pyvision_rl.rollout.videos import read_info
+from pyvision_rl.rollout.videos import FramesConfig, VideoConfig, open_video, read_info
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
 from pyvision_rl.types import StopReason, Task, Trajectory
 from tests.clips import encode
@@ -98,13 +99,102 @@ def test_several_videos_and_an_image(stage, clip, image_file, tmp_path):
 
 
 def test_the_tiny_prompt_serves_both(stage, clip, image_file):
-    config = RolloutConfig(prompt="brief", video=type(CONFIG.video)(prompt="brief"))
+    config = RolloutConfig(prompt="brief", video=VideoConfig(prompt="brief"))
     image = stage.play(Task("t", "Q?", "", images=(image_file,)), ANSWER, config=config)
     assert image.prompt.text.endswith("if you need to. image_clue_0 is 200 x 100.\nQ?")
     video = stage.play(Task("t", "Q?", "", videos=(clip,)), ANSWER, config=config)
     assert video.prompt.text == (
         "Find it with Python if you need to. video_clue_0 is 64 x 48, 50 frames, 25 fps, 2 s.\nQ?"
     )
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "numbers"),
+    [
+        (4, 0.0, (6, 18, 31, 43)),  # the middles of parts of 12.5 frames
+        (1, 0.0, (25,)),
+        (99, 0.0, tuple(range(50))),  # no more than there are
+        (99, 2.0, (6, 18, 31, 43)),  # 2 s
+        (3, 2.0, (8, 25, 41)),  # num_frames is the most
+        (99, 0.1, (25,)),
+    ],
+)
+def test_which_frames_the_context_starts_with(clip, num_frames, fps, numbers):
+    config = FramesConfig("uniform", num_frames, fps)
+    assert open_video(clip, config).numbers == numbers
+
+
+def test_a_uniform_context_has_frames_and_no_tool(stage, clip):
+    config = replace(CONFIG, video=VideoConfig("uniform", num_frames=3))
+    task = Task("t", "When?", "7", videos=(clip,))
+    trajectory = stage.play(task, ANSWER, config=config)
+    assert trajectory.prompt.text == (
+        "<image><image><image>\n\n"
+        "You see 3 frames of video_clue_0, one every 0.67 s from 0.32 s on.\n\nWhen?\n"
+        "Think step by step, then end with the answer in a box:\n"
+        "<answer>\n\\boxed{your answer}\n</answer>"
+    )
+    assert [image.size for image in trajectory.prompt.images] == [(56, 56)] * 3
+    assert (trajectory.num_visual_tokens_given, trajectory.num_visual_tokens_shown) == (12, 0)
+    assert trajectory.stop is StopReason.ANSWERED
+    refused = stage.play(task, call("print(1)"), ANSWER, config=config)
+    assert (refused.stop, refused.num_tool_calls) == (StopReason.MAX_TURNS, 0)
+
+
+def test_a_hybrid_context_has_frames_that_are_variables_and_the_tool(stage, clip, image_file):
+    config = replace(CONFIG, video=VideoConfig("hybrid", num_frames=2))
+    task = Task("t", "When?", "7", images=(image_file,), videos=(clip, clip))
+    look = (
+        "same = [np.array_equal(image_clue_2, video_clue_0[37]), "
+        "np.array_equal(image_clue_3, video_clue_1[12])]\n"
+        "print(same, image_clue_0.size)\nplt.imshow(video_clue_0[0])\nplt.show()"
+    )
+    trajectory = stage.play(task, call(look), ANSWER, config=config)
+    assert (
+        "You have seen image_clue_1 to image_clue_2, frames 12, 37 of video_clue_0; "
+        "image_clue_3 to image_clue_4, frames 12, 37 of video_clue_1: fetch the frames"
+    ) in trajectory.prompt.text
+    assert "<image_clue_4><image></image_clue_4>\n\nYou are" in trajectory.prompt.text
+    (observation,) = [turn.observation for turn in trajectory.turns if turn.observation]
+    assert "[True, True] (200, 100)" in observation.text
+    assert "<image_clue_5><image></image_clue_5>" in observation.text
+    assert trajectory.num_visual_tokens_given == 28 + 4 * 4
+    assert trajectory.num_visual_tokens_shown == 4
+
+
+def test_images_that_are_only_in_the_runtime_keep_the_first_names(stage, clip, image_file):
+    config = replace(CONFIG, images_in_context=False, video=VideoConfig("hybrid", num_frames=1))
+    task = Task("t", "When?", "7", images=(image_file,), videos=(clip,))
+    trajectory = stage.play(task, call("print(image_clue_1.size)"), ANSWER, config=config)
+    assert "<image_clue_1><image></image_clue_1>" in trajectory.prompt.text
+    assert "You have seen image_clue_1, frame 25 of video_clue_0:" in trajectory.prompt.text
+    assert len(trajectory.prompt.images) == 1
+    assert printed(trajectory) == ["(64, 48)"]
+
+
+def test_image_tasks_are_what_they_are_in_every_context(stage, image_file):
+    task = Task("t", "Q?", "7", images=(image_file,))
+    contexts = [replace(CONFIG, video=VideoConfig(c)) for c in ("on_demand", "uniform", "hybrid")]
+    plays = [stage.play(task, call("print(5)"), ANSWER, config=config) for config in contexts]
+    assert plays[0] == plays[1] == plays[2]
+    assert plays[0].num_tool_calls == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_frames": 0}, "num_frames must be at least 1"),
+        ({"fps": -1.0}, "fps not negative"),
+    ],
+)
+def test_impossible_contexts_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        VideoConfig(**settings)
+
+
+def test_a_hybrid_context_leaves_room_to_show_something():
+    with pytest.raises(ConfigError, match=r"num_frames: 32, must be below max_images \(32\)"):
+        RolloutConfig(video=VideoConfig("hybrid", num_frames=32))
 
 
 def test_a_video_that_cannot_be_read_is_named(tmp_path):
