@@ -12,11 +12,15 @@ from __future__ import annotations
 import os
 import re
 import stat
+from array import array
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
-from pyvision_rl.data.rows import PLACEHOLDER, Row, as_text, iter_rows
+import numpy as np
+
+from pyvision_rl.data.rows import PLACEHOLDER, Problem, Row, as_text, iter_rows, shown
+from pyvision_rl.errors import InputError
 from pyvision_rl.types import Task
 
 LEADING_MARKS = re.compile(r"(?:\s*<(?:image|video)>)*")
@@ -40,11 +44,46 @@ def read_tasks(
     are dropped; a later one becomes the name of that image, `<image_clue_k>`.
     Raises InputError that names file, row, field and value at the first row that is not usable.
     """
-    tasks = []
+    return list(usable_tasks(path, image_root, limit))
+
+
+def usable_tasks(
+    path: str | Path, image_root: str | Path | None = None, limit: int | None = None
+) -> Iterator[Task]:
+    """The tasks of a file one after the other, as `read_tasks` gives them; an id that comes twice
+    is an InputError at the end.
+    """
+    ids = SeenIds()
     for row, task in iter_tasks(path, image_root, limit):
         row.raise_first()
-        tasks.append(task)
-    return tasks
+        ids.add(task.id)
+        yield task
+    for problem in ids.repeated(path, limit):
+        raise InputError(str(problem))
+
+
+class SeenIds:
+    """The ids of a file in 8 bytes each, to find those that come twice."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+
+    def add(self, task_id: str) -> None:
+        """Note the id of the next row."""
+        self._hashes.append(hash(task_id))
+
+    def repeated(self, path: str | Path, limit: int | None = None) -> Iterator[Problem]:
+        """A problem for each row whose id an earlier one has; only suspects are read again."""
+        hashes, counts = np.unique(np.frombuffer(self._hashes, np.int64), return_counts=True)
+        suspects = set(hashes[counts > 1].tolist())
+        first: dict[str, int] = {}
+        for row in iter_rows(path, limit) if suspects else ():
+            task_id = _id(row)
+            if task_id and hash(task_id) in suspects:
+                at = first.setdefault(task_id, row.index)
+                if at != row.index:
+                    reason = f"already the id of row {at}"
+                    yield Problem(row.file, row.index, row.line, "id", shown(task_id), reason)
 
 
 def iter_tasks(
@@ -52,23 +91,27 @@ def iter_tasks(
 ) -> Iterator[tuple[Row, Task]]:
     """Each row and its task; where the row has problems the task is not to be used."""
     base = Path(image_root) if image_root is not None else Path(path).parent
-    rows_by_id: dict[str, int] = {}
     for row in iter_rows(path, limit):
-        task = _task(row, base)
-        if rows_by_id.setdefault(task.id, row.index) != row.index and task.id:
-            row.fail("id", task.id, f"already the id of row {rows_by_id[task.id]}")
-        yield row, task
+        yield row, _task(row, base)
+
+
+def _is_released(row: Row) -> bool:
+    return "reward_model" in row.fields or "mm_hint" in row.fields
+
+
+def _id(row: Row) -> str:
+    return row.text("id", str(row.index)) if _is_released(row) else row.text("id")
 
 
 def _task(row: Row, base: Path) -> Task:
     if row.problems:
         return Task("", "", "")
-    if "reward_model" in row.fields or "mm_hint" in row.fields:
+    if _is_released(row):
         return _released_task(row, base)
     media = _plain_media(row)
     images, videos = (media_paths(row, name, value, base) for name, value in media)
     return Task(
-        id=row.text("id"),
+        id=_id(row),
         question=_question(row, "question", row.text("question"), len(images), len(videos)),
         answer=row.text("answer"),
         images=images,
@@ -114,7 +157,7 @@ def _released_task(row: Row, base: Path) -> Task:
     answer = graded.get("ground_truth")
     rule = "reward_model.rule" if "rule" in graded else "rule"
     return Task(
-        id=row.text("id", str(row.index)),
+        id=_id(row),
         question=_question(row, "prompt", _prompt(row), len(images), len(videos)),
         answer=as_text(row, "reward_model.ground_truth", answer),
         images=images,

@@ -23,7 +23,9 @@ from pyvision_rl.errors import InputError
 
 FORMATS = (".json", ".jsonl", ".parquet")
 PLACEHOLDER = re.compile(r"<(image|video)>")
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 SHOWN_CHARS = 80
+BATCH_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def as_text(row: Row, name: str, value: object, blank: bool = False) -> str:
     text = str(value).strip()
     if not text and not blank:
         row.fail(name, value, "must not be empty")
+    if not text.isascii() and LONE_SURROGATE.search(text):
+        row.fail(name, text, "is not Unicode text: it holds half of a character")
     return text
 
 
@@ -209,13 +213,21 @@ def _jsonl_values(file: Path) -> Iterator[tuple[int, object]]:
 
 def _parquet_values(file: Path) -> Iterator[tuple[None, object]]:
     try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1024):
+        # Without read-ahead a row group is not in memory as a whole.
+        with pyarrow.parquet.ParquetFile(file, buffer_size=2**16, pre_buffer=False) as table:
+            for batch in table.iter_batches(batch_size=_batch_size(table)):
                 for value in batch.to_pylist():
                     yield None, {name: held for name, held in value.items() if held is not None}
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{file}: not a readable Parquet file ({reason})") from error
+
+
+def _batch_size(table: pyarrow.parquet.ParquetFile) -> int:
+    """Rows to hold at once: few where a row is large, as one with an image in it."""
+    groups = [table.metadata.row_group(at) for at in range(table.metadata.num_row_groups)]
+    row_bytes = max((g.total_byte_size // max(g.num_rows, 1) for g in groups), default=0)
+    return max(1, min(1024, BATCH_BYTES // max(row_bytes, 1)))
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:

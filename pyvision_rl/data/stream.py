@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -50,7 +52,7 @@ class TaskStream:
         self._sets = _as_sets(tasks)
         self._seed = seed
         self._drawn = [0] * len(self._sets)
-        self._orders: list[tuple[int, list[int]]] = [(-1, [])] * len(self._sets)
+        self._orders: list[tuple[int, array[int]]] = [(-1, array("Q"))] * len(self._sets)
         for number, item in enumerate(self._sets):
             if not item.tasks:
                 raise InputError(f"task stream: set {number} has no tasks")
@@ -71,8 +73,12 @@ class TaskStream:
             seed=self._seed,
             weights=tuple(float(item.weight) for item in self._sets),
             drawn=tuple(self._drawn),
-            fingerprints=tuple(_fingerprint(item.tasks) for item in self._sets),
+            fingerprints=self._fingerprints,
         )
+
+    @cached_property
+    def _fingerprints(self) -> tuple[str, ...]:
+        return tuple(_fingerprint(item.tasks) for item in self._sets)
 
     def restore(self, state: StreamState) -> None:
         """Go on from a state of a stream over the same sets; raises InputError for others."""
@@ -119,7 +125,7 @@ class TaskStream:
         tasks = self._sets[number].tasks
         epoch, position = divmod(self._drawn[number], len(tasks))
         if self._orders[number][0] != epoch:
-            order = list(range(len(tasks)))
+            order = array("Q", range(len(tasks)))
             # Seeding by text is stable over processes and Python versions.
             random.Random(f"{self._seed}/{number}/{epoch}").shuffle(order)
             self._orders[number] = (epoch, order)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Literal
 import av
 
 from pyvision_rl.data.media import load_image
-from pyvision_rl.data.readers import iter_tasks
+from pyvision_rl.data.mixture import MIXTURE_SUFFIXES, read_mixture
+from pyvision_rl.data.readers import SeenIds, iter_tasks
 from pyvision_rl.data.rows import Problem, Row, iter_rows
 from pyvision_rl.data.traces import Trace, iter_traces
 from pyvision_rl.errors import InputError
@@ -73,11 +74,15 @@ def validate_file(
     """Read a task or trace file (told apart by its first row) and note every problem.
 
     With `decode` every image is decoded and every video opened, which takes time; without it
-    media are only looked up. Never raises for what is in the file.
+    media are only looked up. A mixture's files are one report. Never raises for what is in a file.
     """
     checker = _Checker(Path(path), decode)
     try:
-        checker.run(image_root)
+        if Path(path).suffix in MIXTURE_SUFFIXES:
+            for part in read_mixture(path):
+                checker.run(part.path, part.image_root)
+        else:
+            checker.run(Path(path), image_root)
     except InputError as error:
         reason = str(error).removeprefix(f"{path}: ")
         checker.problems.append(Problem(Path(path), None, None, "", "", reason))
@@ -90,33 +95,40 @@ class _Checker:
         self.decode = decode
         self.kind: Literal["tasks", "traces"] = "tasks"
         self.problems: list[Problem] = []
-        self.bad_rows: set[int] = set()
+        self.bad_rows: set[tuple[Path, int]] = set()
         self.counts: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
         self.abilities: Counter[str] = Counter()
         self.media: dict[Path, str] = {}
 
-    def run(self, image_root: str | Path | None) -> None:
-        first = next(islice(iter_rows(self.file), 1), None)
+    def run(self, file: Path, image_root: str | Path | None) -> None:
+        first = next(islice(iter_rows(file), 1), None)
         if first is None:
-            raise InputError(f"{self.file}: has no rows")
+            raise InputError(f"{file}: has no rows")
+        self.kind = "tasks"
         if {"conversations", "messages"} & first.fields.keys():
             self.kind = "traces"
-        for row in self._rows(image_root):
+        for row in self._rows(file, image_root):
             self.counts["rows"] += 1
-            if row.problems:
-                self.bad_rows.add(row.index)
-                self.problems += row.problems
+            self._note(row.problems)
 
-    def _rows(self, image_root: str | Path | None) -> Iterator[Row]:
+    def _note(self, problems: Sequence[Problem]) -> None:
+        self.problems += problems
+        self.bad_rows |= {(p.file, p.row) for p in problems if p.row is not None}
+
+    def _rows(self, file: Path, image_root: str | Path | None) -> Iterator[Row]:
         if self.kind == "traces":
-            for row, trace in iter_traces(self.file, image_root, None):
+            for row, trace in iter_traces(file, image_root, None):
                 self._check_trace(row, trace)
                 yield row
-        else:
-            for row, task in iter_tasks(self.file, image_root, None):
-                self._check_task(row, task)
-                yield row
+            return
+        ids = SeenIds()
+        for row, task in iter_tasks(file, image_root, None):
+            self._check_task(row, task)
+            if task.id:
+                ids.add(task.id)
+            yield row
+        self._note(list(ids.repeated(file)))
 
     def _check_task(self, row: Row, task: Task) -> None:
         self._check_length(row, "question", len(task.question))

@@ -31,7 +31,7 @@ class BadRows:
                 f"max_bad_rows is {self.limit}"
             )
         logger.warning(
-            "task %s is skipped, %d of %d: %s", task.id, len(self.ids), self.limit, error
+            "task %s is skipped (%d of at most %d): %s", task.id, len(self.ids), self.limit, error
         )
 
     def take_metrics(self) -> dict[str, float]:

@@ -22,7 +22,8 @@ class RLConfig:
     policy: PolicyConfig
     """The checkpoint to start from."""
     data: str
-    """Task file (json, jsonl or Parquet)."""
+    """Task file (json, jsonl or Parquet), or a YAML list of {data, weight, image_root}: a mixture.
+    """
     out: str
     """Run folder."""
     image_root: str = ""

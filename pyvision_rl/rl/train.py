@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pyvision_rl.data.readers import read_tasks
-from pyvision_rl.data.stream import TaskStream
+from pyvision_rl.data.mixture import open_task_sets
+from pyvision_rl.data.stream import TaskSet, TaskStream
 from pyvision_rl.errors import MediaError
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.policy import Policy
@@ -74,7 +74,7 @@ async def train(config: RLConfig, on_step: OnStep, pool: SandboxPool | None = No
     A folder that holds this very run goes on from its newest checkpoint. A `pool` that runs
     already is used instead of one of its own.
     """
-    tasks = read_tasks(config.data, image_root=config.image_root or None)
+    tasks = open_task_sets(config.data, config.image_root or None)
     policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
     learner = Learner(policy, config.learner, config.agent.rollout.temperature)
 
@@ -88,7 +88,7 @@ async def train(config: RLConfig, on_step: OnStep, pool: SandboxPool | None = No
 
 async def run_loop(
     config: RLConfig,
-    tasks: Sequence[Task],
+    tasks: Sequence[Task] | Sequence[TaskSet],
     learner: Trainable,
     opened_play: AbstractAsyncContextManager[Play],
     on_step: OnStep,

@@ -189,6 +189,7 @@ def test_rows_may_declare_their_rule(folder: Path, row: dict[str, object], rule:
         ),
         (plain(answer=...), ": row 1: answer: missing; fields are ability, data_source, id, "),
         (plain(answer="  "), ": row 1: answer = '  ': must not be empty"),
+        (plain(answer="\ud83d."), ": is not Unicode text: it holds half of a character"),
         (plain(answer=["a"]), ": row 1: answer = ['a']: must be text or a number"),
         (plain(answer=True), ": row 1: answer = True: must be text or a number"),
         (plain(question=""), ": row 1: question = '': must not be empty"),

@@ -139,7 +139,7 @@ def test_rows_that_turn_bad_are_skipped_up_to_a_bound(data, tmp_path, caplog):
     assert second.values["data/skipped"] == 2 * rounds
     skips = [r.getMessage() for r in caplog.records if "is skipped" in r.getMessage()]
     assert len(skips) == 2
-    assert "2 of 16 that may be" in skips[1]
+    assert "(2 of at most 16)" in skips[1]
     assert names[1] in skips[0] + skips[1]
 
 
