@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -33,6 +34,7 @@ from pyvision_rl.viewer.index import Ref, RunIndex
 from pyvision_rl.viewer.library import Library
 from pyvision_rl.viewer.media import original_image
 from pyvision_rl.viewer.query import Query, parse_query
+from pyvision_rl.viewer.search import find_excerpts, find_rows
 from pyvision_rl.viewer.tokens import TokenReader
 
 STATIC = Path(str(resources.files("pyvision_rl.viewer") / "static"))
@@ -40,6 +42,9 @@ MAX_PAGE = 200
 """Trajectories in one page of a list."""
 MAX_EXPORT = 200
 """Trajectories in one exported page that is asked for in the browser."""
+
+SEARCH_S = 0.4
+"""What one request may spend on looking through turns; the page asks again until all is done."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -121,6 +126,7 @@ class _Api:
             "group": self.group,
             "trajectories": self.trajectories,
             "trajectory": self.trajectory,
+            "neighbours": self.neighbours,
             "tokens": self.tokens,
         }
         return [
@@ -155,14 +161,22 @@ class _Api:
         return view_group(self._run(params), ref.phase, ref.step, ref.group)
 
     def trajectories(self, params: Params) -> object:
-        run = self._run(params)
+        run, query = self._run(params), _query(params)
         offset, limit = _number(params, "offset", 0), _number(params, "limit", 50)
-        total, rows = list_rows(run, _query(params), offset, min(limit, MAX_PAGE))
+        fit = find_rows(run, query, SEARCH_S)
+        places = fit.places.slice(offset, min(limit, MAX_PAGE))
         facets = {
             name: sorted(value for value in pc.unique(run.table[column]).to_pylist() if value)
             for name, column in {**_FACETS, "reasons": "dropped"}.items()
         }
-        return {"total": total, "all": len(run.table), "rows": rows, "facets": facets}
+        return {
+            "total": len(fit.places),
+            "all": len(run.table),
+            "rows": list_rows(run, places),
+            "excerpts": find_excerpts(run, query, places),
+            "searched": fit.searched,
+            "facets": facets,
+        }
 
     def trajectory(self, params: Params) -> object:
         run, ref = self._run(params), _ref(params)
@@ -171,8 +185,13 @@ class _Api:
         return {
             "view": view_trajectory(run, ref),
             "siblings": siblings.to_pylist(),
-            "neighbours": find_neighbours(run, _query(params), ref),
+            "neighbours": self.neighbours(params),
         }
+
+    def neighbours(self, params: Params) -> object:
+        run = self._run(params)
+        fit = find_rows(run, _query(params), SEARCH_S)
+        return {**asdict(find_neighbours(run, fit, _ref(params))), "searched": fit.searched}
 
     def tokens(self, params: Params) -> object:
         run, name = self._run(params), _text(params, "run")

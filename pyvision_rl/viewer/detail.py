@@ -16,7 +16,7 @@ from pyvision_rl.runs.schema import StoredTrajectory
 from pyvision_rl.viewer.index import Ref, RunIndex
 from pyvision_rl.viewer.looks import Looks, VideoFacts, find_looks
 from pyvision_rl.viewer.media import sizes_in_runtime, video_facts
-from pyvision_rl.viewer.query import Query
+from pyvision_rl.viewer.search import Fit
 from pyvision_rl.viewer.turns import TurnView, view_turns
 
 Row = dict[str, object]
@@ -131,18 +131,15 @@ def stored_trajectory(index: RunIndex, ref: Ref) -> StoredTrajectory:
     raise InputError(f"{index.reader.path}: step {ref.step}: no trajectory {ref.index} in group")
 
 
-def list_rows(index: RunIndex, query: Query, offset: int, limit: int) -> tuple[int, list[Row]]:
-    """How many trajectories fit, and a page of them."""
-    places = query.rows(index.table)
-    rows = index.table.take(places.slice(offset, limit)).to_pylist()
-    return len(places), list(map(_for_browser, rows))
+def list_rows(index: RunIndex, places: pa.Array) -> list[Row]:
+    """The trajectories at some places of the run's table."""
+    return list(map(_for_browser, index.table.take(places).to_pylist()))
 
 
-def find_neighbours(index: RunIndex, query: Query, ref: Ref) -> Neighbours:
-    """The trajectories before and after one in the order of a query."""
-    table = index.table
-    places = query.rows(table)
-    keys = table.select(["phase", "step", "group", "index"]).take(places)
+def find_neighbours(index: RunIndex, fit: Fit, ref: Ref) -> Neighbours:
+    """The trajectories before and after one among those that fit."""
+    places = fit.places
+    keys = index.table.select(["phase", "step", "group", "index"]).take(places)
     is_ref = pc.and_(pc.equal(keys["step"], ref.step), pc.equal(keys["group"], ref.group))
     is_ref = pc.and_(is_ref, pc.equal(keys["index"], ref.index))
     is_ref = pc.and_(is_ref, pc.equal(keys["phase"], ref.phase))

@@ -14,9 +14,10 @@ from pyvision_rl.errors import InputError
 from pyvision_rl.runs.images import read_pngs
 from pyvision_rl.runs.records import record_path
 from pyvision_rl.viewer.detail import TrajectoryView, view_group
-from pyvision_rl.viewer.index import Ref, RunIndex
+from pyvision_rl.viewer.index import REF, Ref, RunIndex
 from pyvision_rl.viewer.media import original_image
 from pyvision_rl.viewer.query import Query
+from pyvision_rl.viewer.search import find_rows
 from pyvision_rl.viewer.tokens import TokenReader
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ MODULES = (
     "turns.js",
     "overview.js",
     "groups.js",
+    "hits.js",
     "list.js",
     "trajectory.js",
     "ask.js",
@@ -40,16 +42,13 @@ MODULES = (
 _STATIC = resources.files("pyvision_rl.viewer") / "static"
 
 
-_KEYS = ("phase", "step", "group", "index")
-
-
 def export_page(run: RunIndex, name: str, query: Query, limit: int) -> bytes:
     """The first `limit` trajectories that fit, with their images, tokens and the page itself.
 
     Raises InputError where none fits.
     """
-    places = query.rows(run.table).slice(0, limit)
-    refs = [Ref(**row) for row in run.table.select(_KEYS).take(places).to_pylist()]
+    places = find_rows(run, query).places.slice(0, limit)
+    refs = [Ref(**row) for row in run.table.select(REF).take(places).to_pylist()]
     if not refs:
         raise InputError(f"{run.reader.path}: no trajectory fits, nothing to export")
     collected = _Collected(run)

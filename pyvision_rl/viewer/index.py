@@ -11,6 +11,7 @@ from pyvision_rl.errors import InputError
 from pyvision_rl.runs import MetricRow, RunReader
 from pyvision_rl.runs.folder import METRICS
 from pyvision_rl.runs.records import record_path
+from pyvision_rl.viewer.said import SaidText, StepKey
 
 RecordKey = tuple[str, int]
 """Phase and step."""
@@ -26,6 +27,10 @@ class Ref:
     index: int
 
 
+REF = ("phase", "step", "group", "index")
+"""The columns of a Ref."""
+
+
 class RunIndex:
     """All trajectories of a run as one table, a file at a time: new steps cost only themselves.
 
@@ -39,6 +44,7 @@ class RunIndex:
         self._parts: dict[RecordKey, pa.Table] = {}
         self._broken: dict[RecordKey, str] = {}
         self._table: pa.Table | None = None
+        self._said: SaidText | None = None
         self._metrics: tuple[tuple[int, int], list[MetricRow]] = ((-1, -1), [])
 
     def metrics(self) -> list[MetricRow]:
@@ -69,6 +75,17 @@ class RunIndex:
     def steps(self) -> list[RecordKey]:
         """(phase, step) of all records that can be read, sorted."""
         return sorted(self._parts)
+
+    @property
+    def said(self) -> SaidText:
+        """What was said in the turns, to search in."""
+        if self._said is None:
+            self._said = SaidText(self.reader.path)
+        return self._said
+
+    def step_key(self, phase: str, step: int) -> StepKey:
+        """A step as it is now: a rewritten one has another key."""
+        return phase, step, self._stamps[phase, step]
 
     def refresh(self) -> bool:
         """Take in what was written, rewritten or dropped since; whether there was any."""

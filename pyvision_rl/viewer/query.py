@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pyvision_rl.errors import InputError
 from pyvision_rl.reward.reward import RIGHT_FROM
+from pyvision_rl.viewer.said import PARTS, Part
 
 Order = Literal["new", "old", "reward", "calls", "tokens", "slow", "advantage"]
 
@@ -32,8 +33,8 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Conditions that all must hold; an empty one holds always.
 
     `right` is yes or no; `kept` is yes, no or a reason for which trajectories were dropped. `calls`
-    is a number, or one followed by + (at least). `text` is looked for in question, answers and task
-    id, whatever its case.
+    is a number, or one followed by + (at least). `text` is looked for, whatever its case, in
+    question, answers and task id (`part` task), thoughts, programs or output, else in all of them.
     """
 
     phase: str = ""
@@ -46,10 +47,18 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str = ""
     kind: str = ""
     text: str = ""
+    part: Literal["", "task", "thought", "code", "output"] = ""
     sort: Order = "new"
 
-    def mask(self, table: pa.Table) -> pa.ChunkedArray | None:
-        """Which rows fit, None for all."""
+    @property
+    def said_parts(self) -> tuple[Part, ...]:
+        """The parts of the turns that the text is looked for in."""
+        if not self.text or self.part == "task":
+            return ()
+        return PARTS if self.part == "" else (self.part,)
+
+    def mask(self, table: pa.Table, said: pa.Array | None = None) -> pa.ChunkedArray | None:
+        """Which rows fit, None for all. `said` tells the rows whose turns hold the text."""
         conditions = [
             pc.equal(table[column], value)
             for column, value in (
@@ -70,12 +79,19 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.calls:
             conditions.append(_calls(table, self.calls))
         if self.text:
-            conditions.append(_holds(table, self.text))
+            conditions.append(self._text_mask(table, said))
         return reduce(pc.and_, conditions) if conditions else None
 
-    def rows(self, table: pa.Table) -> pa.Array:
-        """Places in the table of the rows that fit, in the order asked for."""
-        mask = self.mask(table)
+    def _text_mask(self, table: pa.Table, said: pa.Array | None) -> pa.ChunkedArray:
+        told = pa.chunked_array([said]) if said is not None else None
+        if self.part in ("", "task"):
+            held = _holds(table, self.text)
+            return held if told is None else pc.or_(held, told)
+        return told if told is not None else pa.chunked_array([[False] * len(table)])
+
+    def rows(self, table: pa.Table, said: pa.Array | None = None) -> pa.Array:
+        """Places in the table of the rows that fit, in the order asked for; `said` as in mask."""
+        mask = self.mask(table, said)
         places = pa.array(range(len(table)), pa.int64()) if mask is None else _places(mask)
         if self.sort == "old":
             return places

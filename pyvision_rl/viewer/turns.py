@@ -92,13 +92,34 @@ def store_turn(turn: Turn, figures: tuple[str, ...]) -> StoredTurn:
     )
 
 
+def part_thought(text: str, code: str) -> str:
+    """What a completion says beside its program (empty: it has none)."""
+    return "\n".join(part for part in _around(text, code) if part)
+
+
+def part_output(text: str, *, has_figures: bool) -> str:
+    """What a program printed, of the observation that shows it; figures' names left out."""
+    output = _RESULT.sub("", text)
+    if has_figures and (cut := output.rfind(_IMAGES)) >= 0:
+        output = output[:cut]
+    return _RESULT_END.sub("", output)
+
+
+def _around(text: str, code: str) -> tuple[str, str]:
+    """What stands before and after a program; its fence and tags go with it."""
+    start = text.rfind(code) if code else -1
+    if start < 0:
+        return "", text
+    return _OPENS.sub("", text[:start]), _CLOSES.sub("", text[start + len(code) :])
+
+
 def _segments(text: str, code: str | None) -> Iterator[Segment]:
-    """The program is found by its text; its fence and tags go with it."""
-    if code and (start := text.rfind(code)) >= 0:
-        yield from _prose(_OPENS.sub("", text[:start]))
+    """The program is found by its text."""
+    before, after = _around(text, code or "")
+    if code and len(before) + len(after) < len(text):
+        yield from _prose(before)
         yield Segment("code", highlight(code.rstrip("\n")))
-        text = _CLOSES.sub("", text[start + len(code) :])
-    yield from _prose(text)
+    yield from _prose(after)
 
 
 def _prose(text: str) -> Iterator[Segment]:
@@ -117,10 +138,7 @@ def _plain(text: str) -> Iterator[Segment]:
 
 
 def _result(observation: StoredObservation, first_figure: int) -> Result:
-    output = _RESULT.sub("", observation.text)
-    if observation.images and (cut := output.rfind(_IMAGES)) >= 0:
-        output = output[:cut]
-    output = _RESULT_END.sub("", output)
+    output = part_output(observation.text, has_figures=bool(observation.images))
     traceback = ""
     if not observation.ok and (start := output.find(_TRACEBACK)) >= 0:
         output, traceback = output[:start], output[start:]

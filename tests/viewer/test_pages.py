@@ -10,12 +10,14 @@ from pyvision_rl.viewer.app import view_routes
 from pyvision_rl.viewer.detail import list_rows
 from pyvision_rl.viewer.library import Library
 from pyvision_rl.viewer.query import parse_query
+from pyvision_rl.viewer.search import find_rows
 from tests.runs.examples import records
 from tests.viewer.conftest import serving
 
 
 def rows(library, **query: str) -> list[dict]:
-    return list_rows(library.run("rl"), parse_query(query), 0, 200)[1]
+    run = library.run("rl")
+    return list_rows(run, find_rows(run, parse_query(query)).places)
 
 
 def address(row, page: str = "t") -> str:

@@ -8,6 +8,7 @@ from pyvision_rl.viewer.detail import find_neighbours, list_rows
 from pyvision_rl.viewer.index import Ref
 from pyvision_rl.viewer.library import Library
 from pyvision_rl.viewer.query import parse_query
+from pyvision_rl.viewer.search import find_rows
 from tests.runs.examples import records
 
 
@@ -25,6 +26,10 @@ def run(tmp_path):
 @pytest.fixture
 def index(run):
     return Library([run.path]).run("a")
+
+
+def rows_of(index, query: dict[str, str]) -> list[dict]:
+    return list_rows(index, find_rows(index, parse_query(query)).places)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +55,9 @@ def index(run):
     ],
 )
 def test_a_filter_keeps_exactly_what_fits(index, query, fits):
-    total, rows = list_rows(index, parse_query(query), 0, 100)
+    rows = rows_of(index, query)
     expected = [row for row in index.table.to_pylist() if fits(row)]
-    assert total == len(rows) == len(expected)
+    assert len(rows) == len(expected)
     assert all(map(fits, rows))
 
 
@@ -65,24 +70,18 @@ def test_a_filter_keeps_exactly_what_fits(index, query, fits):
     ],
 )
 def test_order(index, sort, key):
-    _, rows = list_rows(index, parse_query({"sort": sort}), 0, 100)
+    rows = rows_of(index, {"sort": sort})
     assert list(map(key, rows)) == sorted(map(key, rows))
-
-
-def test_pages_together_are_the_whole(index):
-    query = parse_query({"phase": "train"})
-    pages = [list_rows(index, query, offset, 10)[1] for offset in (0, 10, 20)]
-    assert [len(page) for page in pages] == [10, 10, 4]
-    assert len({(row["step"], row["group"], row["index"]) for page in pages for row in page}) == 24
 
 
 def test_neighbours_follow_the_query(index):
     query = parse_query({"phase": "train", "right": "yes", "sort": "old"})
-    found = find_neighbours(index, query, Ref("train", 1, 0, 1))
+    fit = find_rows(index, query)
+    found = find_neighbours(index, fit, Ref("train", 1, 0, 1))
     assert (found.total, found.position) == (8, 2)
     assert found.previous == Ref("train", 0, 1, 1)
     assert found.next == Ref("train", 1, 1, 1)
-    outside = find_neighbours(index, query, Ref("train", 1, 0, 0))
+    outside = find_neighbours(index, fit, Ref("train", 1, 0, 0))
     assert (outside.position, outside.previous, outside.next) == (None, None, None)
 
 

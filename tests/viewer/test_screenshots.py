@@ -10,6 +10,7 @@ from pyvision_rl.viewer.app import view_routes
 from pyvision_rl.viewer.detail import list_rows
 from pyvision_rl.viewer.library import Library
 from pyvision_rl.viewer.query import parse_query
+from pyvision_rl.viewer.search import find_rows
 from tests.viewer.conftest import serving
 from tests.viewer.make_run import write_run
 
@@ -25,7 +26,8 @@ def test_pictures_of_the_documentation(browser, images, tmp_path):
         write_run(tmp_path / name, num_steps=12, num_groups=6, group_size=6, seed=seed)
     library = Library([tmp_path / "run-a", tmp_path / "run-b"])
     query = parse_query({"kind": "two_looks", "right": "yes", "calls": "3", "kept": "yes"})
-    row = list_rows(library.run("run-a"), query, 0, 1)[1][0]
+    run = library.run("run-a")
+    row = list_rows(run, find_rows(run, query).places)[0]
     place = f"run-a/{row['phase']}/{row['step']}/{row['group']}"
     pages = {
         "viewer-curves": ("?runs=run-a%2Crun-b", 1280, 860, False),

@@ -2,6 +2,7 @@
 import { address, fixed, h, isRight, notice, number, plural, reasonText, select, signed, trajectoryAddress, words } from "./dom.js";
 
 const PAGE = 50;
+const PARTS = [["", "everywhere"], ["task", "question, answer"], ["thought", "thoughts"], ["code", "programs"], ["output", "output"]];
 const SORTS = [["new", "newest first"], ["old", "oldest first"], ["reward", "highest reward"], ["advantage", "highest advantage"], ["calls", "most calls"], ["tokens", "most tokens"], ["slow", "slowest"]];
 
 function fate(row) {
@@ -9,12 +10,19 @@ function fate(row) {
   return row.rank === null ? h("span", { class: "muted" }, "–") : h("span", { title: `group ranked ${row.rank + 1}` }, `rank ${row.rank + 1}`);
 }
 
-function line(run, row, query, exported) {
+// Where the turns hold the text that was searched for.
+function excerptNode(excerpt) {
+  const before = excerpt.before.split("\n").slice(-2).join(" ");
+  const after = excerpt.after.split("\n").slice(0, 2).join(" ");
+  return h("span", { class: "excerpt" }, h("span", { class: "muted" }, `turn ${excerpt.turn + 1} `), h(excerpt.part === "thought" ? "span" : "code", {}, before, h("mark", {}, excerpt.hit), after));
+}
+
+function line(run, row, excerpt, query, exported) {
   const href = trajectoryAddress(run, row, query);
   return h("tr", { tabindex: "-1", onclick: (event) => { if (!event.target.closest("a")) location.hash = href; } },
     h("td", { class: isRight(row) ? "mark good" : "mark bad", title: isRight(row) ? "right" : "wrong" }, row.stop === "sandbox_lost" ? "?" : isRight(row) ? "✓" : "✗"),
     h("td", { class: "num" }, exported ? number(row.step) : h("a", { class: "quiet", href: address("groups", run, row.phase, row.step), title: row.phase }, number(row.step))),
-    h("td", { class: "question" }, h("a", { href }, row.question), row.ability && h("span", { class: "muted" }, words(row.ability))),
+    h("td", { class: "question" }, h("a", { href }, row.question), excerpt && excerptNode(excerpt), row.ability && h("span", { class: "muted" }, words(row.ability))),
     h("td", { class: "answer" }, h("span", {}, row.answer ?? "no answer"), !isRight(row) && h("span", { class: "muted" }, `expected ${row.gold}`)),
     h("td", { class: "num strong" }, fixed(row.reward)),
     h("td", { class: "num wide" }, signed(row.advantage)),
@@ -35,7 +43,8 @@ function filters(query, facets, picker, change) {
   const later = (values) => { clearTimeout(waiting); waiting = setTimeout(() => change(values), 200); };
   const reasons = (facets.reasons ?? []).map((reason) => [reason, reasonText(reason)]);
   return h("form", { class: "filters", onsubmit: (event) => event.preventDefault() }, picker,
-    h("label", { class: "field search" }, h("span", {}, "Search"), h("input", { type: "search", id: "search", placeholder: "question, answer or task", value: query.get("text") ?? "", oninput: (event) => later({ text: event.target.value }) })),
+    h("label", { class: "field search" }, h("span", {}, "Search"), h("input", { type: "search", id: "search", placeholder: "question, answer, thought, code, output", value: query.get("text") ?? "", oninput: (event) => later({ text: event.target.value }) })),
+    select("In", query.get("part") ?? "", PARTS, (value) => change({ part: value })),
     choice("Phase", "phase", query, facets.phases, change),
     h("label", { class: "field narrow" }, h("span", {}, "Step"), h("input", { type: "number", min: 0, placeholder: "all", value: query.get("step") ?? "", oninput: (event) => later({ step: event.target.value }) })),
     select("Answer", query.get("right") ?? "", [["", "all"], ["yes", "right"], ["no", "wrong"]], (value) => change({ right: value })),
@@ -43,8 +52,18 @@ function filters(query, facets, picker, change) {
     select("Calls", query.get("calls") ?? "", [["", "all"], ...["0", "1", "2", "3", "4+", "8+"].map((value) => [value, value])], (value) => change({ calls: value })),
     choice("Kind", "kind", query, facets.kinds, change),
     choice("Source", "source", query, facets.sources, change),
-    reasons.length ? choice("In the loss", "kept", query, [["yes", "yes"], ["no", "no"], ...reasons], change) : null,
-    select("Order", query.get("sort") ?? "new", SORTS, (value) => change({ sort: value === "new" ? "" : value })));
+    reasons.length ? choice("In the loss", "kept", query, [["yes", "yes"], ["no", "no"], ...reasons], change) : null);
+}
+
+function counted(found, name) {
+  const { done = 0, total = 0, unreadable = 0 } = found.searched ?? {};
+  const filtered = found.total !== found.all;
+  return [
+    h("b", {}, plural(found.total, "trajectory").replace("trajectorys", "trajectories")), filtered ? h("span", { class: "muted" }, `of ${found.all.toLocaleString("en")}`) : null,
+    done < total ? h("span", { class: "muted searching", role: "status" }, `searched ${Math.floor((100 * done) / total)}% so far`) : null,
+    unreadable ? h("span", { class: "muted" }, `the turns of ${plural(unreadable, "step")} cannot be read`) : null,
+    filtered ? h("button", { type: "button", class: "link", onclick: () => { location.hash = address("list", name); } }, "clear filters") : null,
+  ];
 }
 
 export async function listPage(route, app) {
@@ -62,17 +81,19 @@ export async function listPage(route, app) {
     const turn = ++asked;
     const found = await app.source.trajectories(run.name, query.toString(), offset, PAGE);
     if (turn !== asked) return found;
-    body.replaceChildren(...found.rows.map((row) => line(run.name, row, query.toString(), exported)));
-    const filtered = found.total !== found.all;
-    count.replaceChildren(h("b", {}, plural(found.total, "trajectory").replace("trajectorys", "trajectories")), filtered ? h("span", { class: "muted" }, ` of ${found.all.toLocaleString("en")}`) : "",
-      filtered ? h("button", { type: "button", class: "link", onclick: () => { location.hash = address("list", run.name); } }, "clear filters") : "",
-      exported || !found.total ? "" : h("a", { class: "button", href: `/export?${new URLSearchParams({ ...Object.fromEntries(query), run: run.name })}`, title: "these, at most 200, as one file", download: "trajectories.html" }, "Export"));
+    const text = query.toString();
+    body.replaceChildren(...found.rows.map((row, place) => line(run.name, row, found.excerpts?.[place], text, exported)));
+    const unfinished = found.searched?.done < found.searched?.total;
+    count.replaceChildren(...counted(found, run.name).filter(Boolean), exported ? "" : h("div", { class: "ways" },
+      select("Order", query.get("sort") ?? "new", SORTS, (value) => change({ sort: value === "new" ? "" : value })),
+      found.total ? h("a", { class: "button", href: `/export?${new URLSearchParams({ ...Object.fromEntries(query), run: run.name })}`, title: "these, at most 200, as one file", download: "trajectories.html" }, "Export") : ""));
+    if (unfinished) setTimeout(() => { if (turn === asked && body.isConnected) load(); });
     const last = Math.min(offset + PAGE, found.total);
     pager.replaceChildren(...(found.total > PAGE ? [
       h("button", { type: "button", disabled: offset === 0, onclick: () => turnPage(-PAGE) }, "‹ newer"),
       h("span", { class: "muted" }, `${(offset + 1).toLocaleString("en")} to ${last.toLocaleString("en")}`),
       h("button", { type: "button", disabled: last >= found.total, onclick: () => turnPage(PAGE) }, "older ›")] : []));
-    if (!found.total) body.replaceChildren(h("tr", {}, h("td", { colspan: 10 }, notice("Nothing fits these filters."))));
+    if (!found.total && !unfinished) body.replaceChildren(h("tr", {}, h("td", { colspan: 10 }, notice("Nothing fits these filters."))));
     return found;
   }
 

@@ -75,6 +75,7 @@ async function show() {
   main.removeAttribute("aria-busy");
   document.title = `${next.title} · PyVision-RL`;
   drawTabs(route);
+  next.shown?.();
 }
 
 function drawTabs(route) {

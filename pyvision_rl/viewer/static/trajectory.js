@@ -2,6 +2,7 @@
 import { imageWithBoxes, timeline } from "./boxes.js";
 import { address, fixed, h, isRight, notice, number, pill, plural, reasonText, reveal, signed, trajectoryAddress, verdict, words } from "./dom.js";
 import { memberSquare } from "./groups.js";
+import { markHits } from "./hits.js";
 import { openLightbox } from "./lightbox.js";
 import { figuresOf, tokensNode, turnNode, turnStrip } from "./turns.js";
 
@@ -82,7 +83,8 @@ export async function trajectoryPage(route, app) {
   const run = route.parts[0];
   const ref = readRef(route.parts);
   const query = route.query.toString();
-  const { view, siblings, neighbours } = await app.source.trajectory(run, ref, query);
+  const { view, siblings, ...found } = await app.source.trajectory(run, ref, query);
+  let neighbours = found.neighbours;
   const { row } = view;
   const url = (sha1) => app.source.image(run, ref, sha1);
   const figures = figuresOf(view.turns, url);
@@ -103,7 +105,19 @@ export async function trajectoryPage(route, app) {
     }
     reveal(tokens);
   }
-  const position = neighbours.position === null ? "" : `${(neighbours.position + 1).toLocaleString("en")} of ${neighbours.total.toLocaleString("en")}${query ? " filtered" : ""}`;
+  const stepper = h("div", { class: "stepper" });
+  const drawStepper = () => stepper.replaceChildren(
+    h("button", { type: "button", disabled: !neighbours.previous, onclick: () => go(neighbours.previous), "aria-label": "previous trajectory" }, "‹"),
+    h("span", { class: "muted" }, neighbours.position === null ? "" : `${(neighbours.position + 1).toLocaleString("en")} of ${neighbours.total.toLocaleString("en")}${query ? " filtered" : ""}`),
+    h("button", { type: "button", disabled: !neighbours.next, onclick: () => go(neighbours.next), "aria-label": "next trajectory" }, "›"));
+  drawStepper();
+  // A search in the turns that has not been through all of them goes on while the page is open.
+  async function finishSearch() {
+    while (stepper.isConnected && neighbours.searched?.done < neighbours.searched?.total) {
+      neighbours = await app.source.neighbours(run, ref, query);
+      drawStepper();
+    }
+  }
   const aside = h("aside", {},
     h("h1", { class: "question" }, row.question), answerNode(row), rewardNode(row), h("div", { class: "pills" }, fatePills(row)),
     givenMedia(view, (k) => app.source.original(run, ref, k), url, toTurn),
@@ -117,10 +131,10 @@ export async function trajectoryPage(route, app) {
     h("button", { type: "button", class: "button", id: "show-tokens", onclick: toggleTokens }, "Tokens and log-probs"), tokens);
   return {
     title: `#${ref.index} step ${ref.step}`,
+    shown: () => { markHits(main, route.query.get("text")); finishSearch().catch(() => {}); },
     node: h("div", { class: "page trajectory" },
       h("div", { class: "toolbar" }, trail(run, ref, app.source.exported),
-        h("div", { class: "stepper" }, h("button", { type: "button", disabled: !neighbours.previous, onclick: () => go(neighbours.previous), "aria-label": "previous trajectory" }, "‹"),
-          h("span", { class: "muted" }, position), h("button", { type: "button", disabled: !neighbours.next, onclick: () => go(neighbours.next), "aria-label": "next trajectory" }, "›"))),
+        stepper),
       h("div", { class: "columns" }, aside, main)),
     keys: {
       j: () => go(neighbours.next), k: () => go(neighbours.previous), ArrowLeft: () => beside(-1), ArrowRight: () => beside(1),
