@@ -108,7 +108,8 @@ def report_table(title: str, reports: Sequence[tuple[str, Report]]) -> Table:
     kinds = sorted({kind for _, report in reports for kind in report.by_kind})
     table = Table(title=title)
     table.add_column("policy")
-    for column in ("accuracy", "95 % interval", *kinds, "calls", "no call", "visual tokens"):
+    visual = "visual tokens given + shown"
+    for column in ("accuracy", "95 % interval", *kinds, "calls", "no call", visual):
         table.add_column(column, justify="right")
     for name, report in reports:
         figures = report.overall
@@ -124,6 +125,6 @@ def report_table(title: str, reports: Sequence[tuple[str, Report]]) -> Table:
             *per_kind,
             f"{figures.tool_calls_mean:.2f}",
             f"{figures.zero_call_share:.0%}",
-            f"{figures.visual_tokens_mean:.0f}",
+            f"{figures.visual_tokens_given_mean:.0f} + {figures.visual_tokens_shown_mean:.0f}",
         )
     return table

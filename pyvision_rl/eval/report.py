@@ -11,6 +11,15 @@ from pyvision_rl.eval.intervals import mean_ci95
 from pyvision_rl.runs.folder import Json
 from pyvision_rl.types import Group, Trajectory
 
+METRICS = (
+    "accuracy",
+    "tool_calls_mean",
+    "zero_call_share",
+    "visual_tokens_mean",
+    "visual_tokens_shown_mean",
+)
+"""Figures that are curves of a run."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -24,6 +33,8 @@ class Figures:
     turns_mean: float
     completion_tokens_mean: float
     visual_tokens_mean: float
+    visual_tokens_given_mean: float
+    visual_tokens_shown_mean: float
     stops: dict[str, int]
 
 
@@ -43,7 +54,7 @@ class Report:
         """Flat numbers for the metrics of a run: `eval/accuracy`, `eval/accuracy/easy` ..."""
         flat = {}
         for suffix, figures in (("", self.overall), *self.by_kind.items()):
-            for name in ("accuracy", "tool_calls_mean", "zero_call_share", "visual_tokens_mean"):
+            for name in METRICS:
                 flat[f"eval/{name}" + (f"/{suffix}" if suffix else "")] = getattr(figures, name)
         return flat
 
@@ -73,6 +84,8 @@ def _figures(groups: Sequence[Group]) -> Figures:
         turns_mean=_mean([len(t.turns) for t in played]),
         completion_tokens_mean=_mean([t.num_completion_tokens for t in played]),
         visual_tokens_mean=_mean([t.num_visual_tokens for t in played]),
+        visual_tokens_given_mean=_mean([t.num_visual_tokens_given for t in played]),
+        visual_tokens_shown_mean=_mean([t.num_visual_tokens_shown for t in played]),
         stops=_stops(played),
     )
 

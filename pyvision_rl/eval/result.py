@@ -157,6 +157,7 @@ def _behaviour(counted: Sequence[SampleRecord], played: Sequence[ItemRecord]) ->
         "zero_call_share": sum(sample.num_tool_calls == 0 for sample in counted) / num,
         "turns_mean": sum(sample.num_turns for sample in counted) / num,
         "visual_tokens_mean": sum(sample.num_visual_tokens for sample in counted) / num,
+        "visual_tokens_shown_mean": sum(s.num_visual_tokens_shown for s in counted) / num,
         "completion_tokens_mean": sum(sample.num_completion_tokens for sample in counted) / num,
         "seconds_mean": sum(record.seconds for record in played) / max(len(played), 1),
     }

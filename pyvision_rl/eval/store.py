@@ -30,6 +30,7 @@ class SampleRecord(msgspec.Struct, frozen=True):
     num_visual_tokens: int
     num_completion_tokens: int
     num_input_tokens: int = 0
+    num_visual_tokens_shown: int = 0
 
     @property
     def response(self) -> Response:
@@ -66,6 +67,7 @@ def sample_record(trajectory: Trajectory) -> SampleRecord:
         num_tool_calls=trajectory.num_tool_calls,
         num_ok_tool_calls=trajectory.num_ok_tool_calls,
         num_visual_tokens=trajectory.num_visual_tokens,
+        num_visual_tokens_shown=trajectory.num_visual_tokens_shown,
         num_completion_tokens=trajectory.num_completion_tokens,
         num_input_tokens=_num_input_tokens(trajectory),
     )

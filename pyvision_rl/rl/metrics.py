@@ -28,9 +28,8 @@ def rollout_metrics(selection: Selection, baseline: Baseline = "played") -> dict
         "rollout/turns": _mean([len(t.turns) for t in trajectories]),
         "rollout/completion_tokens": _mean([t.num_completion_tokens for t in trajectories]),
         "rollout/visual_tokens": _mean([t.num_visual_tokens for t in trajectories]),
-        "rollout/visual_tokens_shown": _mean(
-            [t.num_visual_tokens - t.prompt.num_visual_tokens for t in trajectories]
-        ),
+        "rollout/visual_tokens_given": _mean([t.num_visual_tokens_given for t in trajectories]),
+        "rollout/visual_tokens_shown": _mean([t.num_visual_tokens_shown for t in trajectories]),
         **_stop_shares(trajectories),
         **_selection_metrics(selection),
         "select/right_negative_share": _right_negative_share(selection, baseline),

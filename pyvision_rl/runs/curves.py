@@ -38,6 +38,7 @@ PANELS = (
     Panel("Turns per trajectory", "rollout/turns"),
     Panel("Tokens written per trajectory", "rollout/completion_tokens"),
     Panel("Visual tokens per trajectory", "rollout/visual_tokens"),
+    Panel("Visual tokens shown by programs", "rollout/visual_tokens_shown"),
     Panel("Entropy per token (nats)", "loss/entropy"),
     Panel("Groups of constant reward", "select/constant_share", share=True),
     Panel("SFT loss per token", "loss/sft"),

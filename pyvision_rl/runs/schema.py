@@ -177,7 +177,6 @@ class StoredTrajectory(msgspec.Struct):
 
 def trajectory_columns(task: Task, reward: Reward, trajectory: Trajectory) -> dict[str, object]:
     """What a row of `trajectories/` says of the trajectory itself."""
-    given = trajectory.prompt.num_visual_tokens
     return {
         "task_id": task.id,
         "source": task.source,
@@ -192,8 +191,8 @@ def trajectory_columns(task: Task, reward: Reward, trajectory: Trajectory) -> di
         "num_turns": len(trajectory.turns),
         "num_tool_calls": trajectory.num_tool_calls,
         "num_ok_tool_calls": trajectory.num_ok_tool_calls,
-        "visual_tokens_given": given,
-        "visual_tokens_shown": trajectory.num_visual_tokens - given,
+        "visual_tokens_given": trajectory.num_visual_tokens_given,
+        "visual_tokens_shown": trajectory.num_visual_tokens_shown,
         "num_completion_tokens": trajectory.num_completion_tokens,
         "seed": trajectory.seed,
     }

@@ -66,6 +66,7 @@ def test_figures_per_kind_and_overall():
     hard = report.by_kind["hard"]
     assert (hard.accuracy, hard.tool_calls_mean, hard.zero_call_share) == (0.5, 0.5, 0.5)
     assert hard.visual_tokens_mean == 0.5
+    assert (hard.visual_tokens_given_mean, hard.visual_tokens_shown_mean) == (0.0, 0.5)
     assert hard.turns_mean == 1.5
     assert hard.completion_tokens_mean == 2.5
     assert report.by_kind["easy"].stops == {"answered": 1}

@@ -25,6 +25,8 @@ def test_means_of_a_step():
     assert metrics["rollout/zero_call_share"] == 0.75
     assert metrics["rollout/turns"] == (3 + 1 + 1 + 1) / 4
     assert metrics["rollout/visual_tokens"] == 0.25
+    assert metrics["rollout/visual_tokens_given"] == 0
+    assert metrics["rollout/visual_tokens_shown"] == 0.25
     assert metrics["stop/answered"] == 1.0
     assert metrics["select/kept"] == 1
     assert metrics["select/constant_share"] == 0.5
