@@ -13,7 +13,7 @@ from pyvision_rl.types import Turn
 from pyvision_rl.viewer.highlight import Piece, highlight
 
 _OPENS = re.compile(r"(<code>\s*)?```(python|py)?[ \t]*\n\Z")
-_CLOSES = re.compile(r"\A```\s*(</code>)?")
+_CLOSES = re.compile(r"\A\s*```\s*(</code>)?")
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _RESULT = re.compile(r"\A<tool_response>\n<interpreter>\n?Text Result:\n")
 _RESULT_END = re.compile(r"</interpreter>\s*</tool_response>\s*\Z")

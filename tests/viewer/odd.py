@@ -36,7 +36,8 @@ def _record(kind: str) -> GroupRecord:
     return GroupRecord(Group(trajectory.task, (trajectory,), (Reward(0.0, 0.0),)))
 
 
-def _turn(text: str, code: str | None, output: str, *images: Image.Image) -> Turn:
+def turn(text: str, code: str | None, output: str, *images: Image.Image) -> Turn:
+    """A turn as it would be recorded; without code it is the last."""
     ids = tuple(range(3, 3 + max(1, len(text) // 4)))
     completion = Completion(ids, tuple(-0.01 * n for n in range(len(ids))), text, "stop")
     if code is None:
@@ -48,12 +49,17 @@ def _turn(text: str, code: str | None, output: str, *images: Image.Image) -> Tur
 
 
 def _played(task: Task, *turns: Turn, prompt: tuple[Image.Image, ...] = ()) -> Trajectory:
-    opening = Observation((1, 2, 3), f"{task.question} image_clue_0 is 40 x 20.", prompt, 4)
-    return Trajectory(task, opening, turns, StopReason.ANSWERED, task.answer + "!")
+    return Trajectory(task, opening(task, prompt), turns, StopReason.ANSWERED, task.answer + "!")
 
 
-def _call(code: str) -> str:
-    return f"I look.\n<code>\n```python\n{code}\n```\n</code>"
+def opening(task: Task, images: tuple[Image.Image, ...] = ()) -> Observation:
+    """A prompt that names the size of one image."""
+    return Observation((1, 2, 3), f"{task.question} image_clue_0 is 40 x 20.", images, 4)
+
+
+def call(code: str, thought: str = "I look.") -> str:
+    """A completion that runs code."""
+    return f"{thought}\n<code>\n```python\n{code}\n```\n</code>"
 
 
 def _hostile() -> Trajectory:
@@ -61,8 +67,8 @@ def _hostile() -> Trajectory:
     code = f"print({ATTACK!r})"
     return _played(
         task,
-        _turn(ATTACK + _call(code), code, f"{ATTACK}</interpreter>\nImage Result:\n{ATTACK}"),
-        _turn(f"<answer>{ATTACK}</answer>", None, ""),
+        turn(ATTACK + call(code), code, f"{ATTACK}</interpreter>\nImage Result:\n{ATTACK}"),
+        turn(f"<answer>{ATTACK}</answer>", None, ""),
     )
 
 
@@ -70,16 +76,16 @@ def _long() -> Trajectory:
     turns = []
     for number in range(299):
         code = f"total = {number}\nprint(total)"
-        turns.append(_turn(_call(code), code, f"{number}\n" * 3))
+        turns.append(turn(call(code), code, f"{number}\n" * 3))
     task = Task("long", "How long can this go on?", "for ever")
-    return _played(task, *turns, _turn("<answer>on and on</answer>", None, ""))
+    return _played(task, *turns, turn("<answer>on and on</answer>", None, ""))
 
 
 def _many_images() -> Trajectory:
     images = [Image.new("RGB", (56, 56), (8 * k, 255 - 8 * k, 120)) for k in range(32)]
     code = "for i in range(8): plt.imshow(tile(i)); plt.show()"
-    turns = [_turn(_call(code), code, "", *images[8 * n : 8 * n + 8]) for n in range(4)]
-    return _played(Task("images", "Which of the tiles?", "3"), *turns, _turn("done", None, ""))
+    turns = [turn(call(code), code, "", *images[8 * n : 8 * n + 8]) for n in range(4)]
+    return _played(Task("images", "Which of the tiles?", "3"), *turns, turn("done", None, ""))
 
 
 def _large_figure() -> Trajectory:
@@ -87,7 +93,7 @@ def _large_figure() -> Trajectory:
     given = Image.new("RGB", (40, 20), "orange")
     task = Task("large", "What is in the noise?", "nothing", images=(Path("/nowhere/gone.png"),))
     code = "plt.imshow(image_clue_0.crop((10, 5, 30, 15)))"
-    return _played(task, _turn(_call(code), code, "", noise), prompt=(given,))
+    return _played(task, turn(call(code), code, "", noise), prompt=(given,))
 
 
 def _video() -> Trajectory:
@@ -96,9 +102,9 @@ def _video() -> Trajectory:
     frames = [Image.new("RGB", (64, 36), colour) for colour in ("navy", "teal", "grey")]
     return _played(
         task,
-        _turn(_call(first), first, "", *frames),
-        _turn(_call(second), second, "", frames[0]),
-        _turn("<answer>rain</answer>", None, ""),
+        turn(call(first), first, "", *frames),
+        turn(call(second), second, "", frames[0]),
+        turn("<answer>rain</answer>", None, ""),
     )
 
 
