@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from random import Random
 
 from PIL import Image
 
+from pyvision_rl.data.generated import write_json, write_once
 from pyvision_rl.data.needle import (
     KINDS,
     MAX_ITEMS,
@@ -24,8 +22,6 @@ from pyvision_rl.data.needle import (
     make_item,
 )
 from pyvision_rl.errors import ConfigError, InputError
-
-log = logging.getLogger(__name__)
 
 TRAIN_FILE = "train.json"
 TEST_FILE = "image_val_dataset_needle.json"
@@ -77,18 +73,9 @@ def write_needle(folder: Path, config: NeedleConfig) -> None:
     The folder appears whole or not at all. One that already holds this very set is left as it is;
     any other content raises InputError.
     """
-    if _is_written(folder, config):
-        log.info("needle: %s is there already", folder)
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _write_files(partial, config)
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    write_once(
+        folder, "needle", PLANS_FILE, asdict(config), lambda partial: _write_files(partial, config)
+    )
 
 
 def load_plans(folder: Path) -> dict[str, NeedlePlan]:
@@ -106,27 +93,14 @@ def load_plans(folder: Path) -> dict[str, NeedlePlan]:
         raise InputError(f"{path}: not the plans of a needle data set ({error})") from error
 
 
-def _is_written(folder: Path, config: NeedleConfig) -> bool:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    try:
-        found = json.loads((folder / PLANS_FILE).read_text())["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: holds something else than a needle data set") from error
-    wanted = json.loads(json.dumps(asdict(config)))
-    if found != wanted:
-        raise InputError(f"{folder}: holds another needle data set ({found}, not {wanted})")
-    return True
-
-
 def _write_files(folder: Path, config: NeedleConfig) -> None:
     (folder / "images").mkdir()
     train = list(_write_images(folder, "train", config.seed, train_kinds(config)))
     test = list(_write_images(folder, "test", config.seed, test_kinds(config)))
     plans = {Path(row.image).name: asdict(row.plan) for row in (*train, *test)}
-    _write_json(folder / TRAIN_FILE, [_train_row(row) for row in train])
-    _write_json(folder / TEST_FILE, [_test_row(row) for row in test])
-    _write_json(folder / PLANS_FILE, {"config": asdict(config), "plans": plans})
+    write_json(folder / TRAIN_FILE, [_train_row(row) for row in train])
+    write_json(folder / TEST_FILE, [_test_row(row) for row in test])
+    write_json(folder / PLANS_FILE, {"config": asdict(config), "plans": plans})
 
 
 @dataclass(frozen=True)
@@ -176,7 +150,3 @@ def _test_row(row: _Row) -> dict[str, object]:
         "data_source": _SOURCE,
         "image_path": row.image,
     }
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")

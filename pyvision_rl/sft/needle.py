@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,10 @@ from random import Random
 from pyvision_rl.data.needle import KINDS, Kind, NeedlePlan, TraceTurn, trace_turns
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.codec import ChatCodec
-from pyvision_rl.model.scripted import play_texts
-from pyvision_rl.rollout.episode import Agent, RolloutConfig, open_task, run_episode
-from pyvision_rl.rollout.group import run_together
+from pyvision_rl.rollout.episode import RolloutConfig
 from pyvision_rl.sandbox import SandboxPool
-from pyvision_rl.sft.traces import TraceSource, write_traces
+from pyvision_rl.sft.play import play_traces
 from pyvision_rl.types import Task
-
-_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -66,13 +61,4 @@ async def write_needle_traces(
         plan = plans[task.images[0].name]
         (num_looks,) = rng.choices((0, 1, 2), config.shares(plan.kind))
         turns[task.id] = trace_turns(plan, num_looks)
-    texts = {task_id: [turn.text for turn in script] for task_id, script in turns.items()}
-    agent = Agent(play_texts(codec, texts), codec, pool, rollout)
-    slots = asyncio.Semaphore(_AT_ONCE)
-
-    async def play(task: Task) -> TraceSource:
-        async with slots:
-            trajectory = await run_episode(agent, open_task(agent, task), seed)
-        return TraceSource(trajectory, tuple(turn.hidden for turn in turns[task.id]))
-
-    return write_traces(folder, await run_together(map(play, tasks)))
+    return await play_traces(folder, tasks, turns, codec, pool, rollout, seed)

@@ -1,0 +1,107 @@
+"""The quickstart on videos: needle-video clips, and beside the agent evenly spaced frames in the
+context, without a tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pyvision_rl.data.needle_video import NUM_FRAMES, STRIDE, oracle_clip_turns
+from pyvision_rl.data.needle_video_files import (
+    TEST_FILE,
+    TRAIN_FILE,
+    NeedleVideoConfig,
+    load_events,
+    write_needle_video,
+)
+from pyvision_rl.data.readers import read_tasks
+from pyvision_rl.model.codec import ChatCodec
+from pyvision_rl.quickstart.stages import GREEDY, TRACE_SEED, Stages, StagesConfig, run_stages
+from pyvision_rl.rollout.videos import VideoConfig, open_video
+from pyvision_rl.runs.folder import Json
+from pyvision_rl.sandbox import SandboxPool
+from pyvision_rl.sft.needle_video import NeedleVideoTraceConfig, write_needle_video_traces
+from pyvision_rl.types import Task
+
+UNIFORM = "uniform"
+_DIGITS = 10
+
+
+def _uniform_frames() -> VideoConfig:
+    return VideoConfig("uniform", num_frames=NUM_FRAMES // STRIDE, prompt="question")
+
+
+@dataclass(frozen=True)
+class VideoQuickstartConfig(StagesConfig):
+    """Everything the quickstart on videos runs. Folders, data files and seeds are set here."""
+
+    num_traces: int = 600
+    """Traces of the cold start."""
+    needle_video: NeedleVideoConfig = field(default_factory=NeedleVideoConfig)
+    """Size of the data set."""
+    traces: NeedleVideoTraceConfig = field(default_factory=NeedleVideoTraceConfig)
+    """How often the traces call."""
+    uniform: VideoConfig = field(default_factory=_uniform_frames)
+    """The context that the agent is compared with."""
+
+
+async def run_video_quickstart(config: VideoQuickstartConfig) -> Path:
+    """Run all stages on videos; returns the run folder."""
+    return await run_stages(config, _VideoTask(config))
+
+
+class _VideoTask:
+    train_file = TRAIN_FILE
+    test_file = TEST_FILE
+
+    def __init__(self, config: VideoQuickstartConfig) -> None:
+        self.config = config
+
+    def write_data(self, folder: Path) -> None:
+        write_needle_video(folder, replace(self.config.needle_video, seed=self.config.seed))
+
+    async def write_traces(self, folder: Path, codec: ChatCodec, pool: SandboxPool) -> Path:
+        config = self.config
+        clips = replace(
+            config.needle_video,
+            num_train=config.num_traces,
+            num_test=0,
+            seed=TRACE_SEED + config.seed,
+        )
+        write_needle_video(folder / "data", clips)
+        return await write_needle_video_traces(
+            folder,
+            read_tasks(folder / "data" / TRAIN_FILE),
+            load_events(folder / "data"),
+            codec,
+            pool,
+            config.rl.agent.rollout,
+            config.traces,
+            config.seed,
+        )
+
+    def oracle_texts(self, data: Path, tasks: Sequence[Task]) -> dict[str, list[str]]:
+        events = load_events(data)
+        return {task.id: oracle_clip_turns(events[task.videos[0].name]) for task in tasks}
+
+    async def compare(self, stages: Stages) -> dict[str, Json]:
+        """The base on the frames of a uniform context, and what a perfect reader would get."""
+        rollout = replace(
+            self.config.eval.agent.rollout, temperature=0.0, video=self.config.uniform
+        )
+        report = await stages.play(UNIFORM, GREEDY, self.config.sft.policy.model, rollout)
+        return {UNIFORM: {**report.as_dict(), "ceiling": self._ceiling(stages.test_file)}}
+
+    def _ceiling(self, test_file: Path) -> float:
+        """Expected accuracy of who reads every tag in the context and guesses the others."""
+        events = load_events(test_file.parent)
+        tasks = read_tasks(test_file)
+        seen = 0
+        for task in tasks:
+            (path,) = task.videos
+            event = events[path.name]
+            numbers = open_video(path, self.config.uniform).numbers
+            seen += any(event.first <= number < event.end for number in numbers)
+        return (seen + (len(tasks) - seen) / _DIGITS) / len(tasks)
