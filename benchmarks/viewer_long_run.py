@@ -13,16 +13,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+import msgspec
 import psutil
 
 from pyvision_rl.runs import RunFolder
 from pyvision_rl.runs.files import write_file
 from pyvision_rl.runs.records import record_path
-from pyvision_rl.runs.schema import TRAJECTORIES
+from pyvision_rl.runs.schema import TRAJECTORIES, TURNS
 
 NUM_STEPS, NUM_GROUPS, GROUP_SIZE = 500, 25, 8
 NUM_METRICS = 60
@@ -31,20 +33,70 @@ QUERIES: dict[str, dict[str, str]] = {
     "first list": {},
     "one step": {"step": "250"},
     "wrong, 2 calls or more": {"right": "no", "calls": "2+"},
-    "text": {"text": "station NEAR"},
-    "text and order by reward": {"text": "tall sign", "sort": "reward"},
+    "text of the questions": {"text": "station NEAR", "part": "task"},
+    "the same by reward": {"text": "tall sign", "part": "task", "sort": "reward"},
     "most tokens, last page": {"sort": "tokens", "offset": "99950"},
 }
 
 
+SEARCHES = {
+    "the first": {"text": "tall old station"},
+    "rare": {"text": "platform nine"},
+    "in most": {"text": "red tag"},
+    "in all": {"text": "image_clue_0", "part": "code"},
+    "nowhere": {"text": "no such words"},
+}
+
+
 def write_run(folder: Path) -> None:
-    """A run as long as a large one: its lists are real files, its turns are left out."""
+    """A run as long as a large one. Of its turns there are texts and ids, no images, and the same
+    2,000 thoughts and programs in all steps.
+    """
     rng = random.Random(0)
+    thoughts = [" ".join(rng.choices(WORDS, k=120)) for _ in range(2000)]
+    thoughts[7] += " platform nine"
     with RunFolder.create(folder, "seed: 0\n") as run:
         for step in range(NUM_STEPS):
             run.log(step, {f"room/metric_{k}": rng.random() for k in range(NUM_METRICS)})
             data = TRAJECTORIES.encode(list(rows(step, rng)))
             write_file(record_path(folder, "trajectories", "train", step), data)
+            write_file(record_path(folder, "turns", "train", step), turns_file(thoughts, rng))
+
+
+def turns_file(thoughts: list[str], rng: random.Random) -> bytes:
+    """Three turns a trajectory, about 3,300 characters."""
+    rows: list[dict[str, object]] = []
+    for place in range(NUM_GROUPS * GROUP_SIZE):
+        said = [turn_columns(rng.choice(thoughts), rng) for _ in range(3)]
+        prompt = observation_columns("the prompt " * 100)
+        key = {"group": place // GROUP_SIZE, "index": place % GROUP_SIZE}
+        rows.append(key | {"task_images": [], "task_videos": [], "prompt": prompt, "turns": said})
+    return TURNS.encode(rows)
+
+
+def turn_columns(thought: str, rng: random.Random) -> dict[str, object]:
+    sides = [rng.randrange(900) for _ in range(6)]
+    code = "".join(f"a = image_clue_0.crop(({side}, {side}, 950, 950))\n" for side in sides)
+    return {
+        "text": f"{thought}\n<code>\n```python\n{code}```\n</code>",
+        "token_ids": [1] * 250,
+        "logprobs": [-0.5] * 250,
+        "finish": "stop",
+        "code": code,
+        "observation": observation_columns(
+            f"<tool_response>\n<interpreter>\nText Result:\n{sides}</interpreter>\n"
+        ),
+    }
+
+
+def observation_columns(text: str) -> dict[str, object]:
+    return {
+        "text": text,
+        "token_ids": [1] * 50,
+        "images": [],
+        "num_visual_tokens": 0,
+        "ok": True,
+    }
 
 
 def rows(step: int, rng: random.Random) -> Iterator[dict[str, object]]:
@@ -83,11 +135,53 @@ def rows(step: int, rng: random.Random) -> Iterator[dict[str, object]]:
             }
 
 
-def timed_get(url: str, path: str, **params: str) -> float:
-    start = time.perf_counter()
-    with urlopen(f"{url}{path}?{urlencode(params)}") as response:
-        response.read()
-    return time.perf_counter() - start
+@dataclass
+class Server:
+    """The viewer from outside: what it answers, how long it takes, what it costs the processor."""
+
+    url: str
+    process: psutil.Process
+
+    def get(self, path: str, **params: str) -> bytes:
+        with urlopen(f"{self.url}{path}?{urlencode(params)}") as response:
+            return response.read()
+
+    def cpu_s(self) -> float:
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+    def report(self, name: str, path: str, **params: str) -> None:
+        start, cpu = time.perf_counter(), self.cpu_s()
+        self.get(path, **params)
+        print(f"{name:<24} {time.perf_counter() - start:6.2f} s  {self.cpu_s() - cpu:6.2f} s CPU")
+
+    def memory(self, when: str) -> None:
+        print(f"memory {when:<17} {self.process.memory_info().rss / 2**20:6.0f} MB")
+
+
+class Answer(msgspec.Struct):
+    """What is read of a page of the list."""
+
+    total: int
+    searched: dict[str, int]
+
+
+def search(server: Server, name: str, params: dict[str, str]) -> None:
+    """As the page does it: asked again until all steps are searched."""
+    start, cpu = time.perf_counter(), server.cpu_s()
+    requests = []
+    found = Answer(0, {})
+    done, total = 0, 1
+    while done < total:
+        before = time.perf_counter()
+        answer = server.get("/api/trajectories", run="long", **params)
+        requests.append(time.perf_counter() - before)
+        found = msgspec.json.decode(answer, type=Answer)
+        done, total = found.searched["done"], found.searched["total"]
+    print(
+        f"said, {name:<18} {time.perf_counter() - start:6.2f} s  {server.cpu_s() - cpu:6.2f} s CPU"
+        f"  ({found.total:,} found, {len(requests)} requests, the first {requests[0]:.2f} s)"
+    )
 
 
 def main() -> None:
@@ -100,22 +194,23 @@ def main() -> None:
             assert server.stdout is not None
             url = server.stdout.readline().split()[1].rstrip("/")
             print(f"start to address         {time.perf_counter() - start:6.2f} s")
-            measure(url, psutil.Process(server.pid))
+            measure(Server(url, psutil.Process(server.pid)))
         finally:
             server.terminate()
             server.wait()
 
 
-def measure(url: str, process: psutil.Process) -> None:
-    first = timed_get(url, "/") + timed_get(url, "/api/runs")
-    first += timed_get(url, "/api/metrics", run="long")
-    print(f"first page               {first:6.2f} s  (page, runs, metrics)")
-    print(f"memory after it          {process.memory_info().rss / 2**20:6.0f} MB")
+def measure(server: Server) -> None:
+    server.report("page", "/")
+    server.report("runs", "/api/runs")
+    server.report("metrics", "/api/metrics", run="long")
+    server.memory("after these")
     for name, params in QUERIES.items():
-        seconds = timed_get(url, "/api/trajectories", run="long", **params)
-        print(f"{name:<24} {seconds:6.2f} s")
-    print(f"looking for news         {timed_get(url, '/api/runs'):6.2f} s")
-    print(f"memory at the end        {process.memory_info().rss / 2**20:6.0f} MB")
+        server.report(name, "/api/trajectories", run="long", **params)
+    for name, params in SEARCHES.items():
+        search(server, name, params)
+    server.report("looking for news", "/api/runs")
+    server.memory("at the end")
 
 
 if __name__ == "__main__":

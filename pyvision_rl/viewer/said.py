@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -81,26 +81,32 @@ class _Pack:
     turns: Places  # of each piece
 
 
+@dataclass
+class _Search:
+    """What is known of a search so far; excerpts by step and row."""
+
+    rows: dict[StepKey, Places] = field(default_factory=dict)
+    excerpts: dict[tuple[StepKey, int], Excerpt | None] = field(default_factory=dict)
+
+
 class SaidText:
     """The texts of a run's turns, and the last searches in them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._packs: dict[StepKey, dict[Part, _Pack] | None] = {}
-        self._searches: OrderedDict[tuple[str, Sequence[Part]], dict[StepKey, Places]] = (
-            OrderedDict()
-        )
+        self._searches: OrderedDict[tuple[str, tuple[Part, ...]], _Search] = OrderedDict()
         self._scratch = tempfile.TemporaryFile(prefix="pyvision-said-")  # noqa: SIM115
 
     def search(
-        self, text: str, parts: Sequence[Part], steps: Sequence[StepKey], budget_s: float | None
+        self, text: str, parts: tuple[Part, ...], steps: Sequence[StepKey], budget_s: float | None
     ) -> Found:
         """Look for a text, whatever its case, in parts of the turns of some steps, in that order.
 
         After `budget_s` it stops where it is; the same call again goes on from there.
         """
         end = time.monotonic() + budget_s if budget_s is not None else float("inf")
-        known = self._known((fold(text), tuple(parts)))
+        known = self._search(text, parts).rows
         needle = fold(text).encode()
         done = 0
         for step in steps:
@@ -113,12 +119,21 @@ class SaidText:
         unreadable = sum(step in self._packs and self._packs[step] is None for step in rows)
         return Found(rows, done, len(steps), unreadable)
 
-    def excerpt(self, text: str, parts: Sequence[Part], step: StepKey, row: int) -> Excerpt | None:
+    def excerpt(
+        self, text: str, parts: tuple[Part, ...], step: StepKey, row: int
+    ) -> Excerpt | None:
         """Where a row of a searched step holds the text first; None where it does not."""
+        known = self._search(text, parts).excerpts
+        if (step, row) not in known:
+            known[step, row] = self._find_excerpt(fold(text), parts, step, row)
+        return known[step, row]
+
+    def _find_excerpt(
+        self, needle: str, parts: tuple[Part, ...], step: StepKey, row: int
+    ) -> Excerpt | None:
         packs = self._packs.get(step)
         if packs is None:
             return None
-        needle = fold(text)
         found = [
             (int(packs[part].turns[piece]), PARTS.index(part), content, place)
             for part in parts
@@ -127,25 +142,26 @@ class SaidText:
         ]
         if not found:
             return None
-        turn, part, content, place = min(found)
+        turn, number, content, place = min(found)
         last = place + len(needle)
         return Excerpt(
             turn=turn,
-            part=PARTS[part],
+            part=PARTS[number],
             before=content[max(0, place - _AROUND) : place],
             hit=content[place:last],
             after=content[last : last + 2 * _AROUND],
         )
 
-    def _known(self, search: tuple[str, Sequence[Part]]) -> dict[StepKey, Places]:
-        """What an earlier call of the same search found."""
-        known = self._searches.setdefault(search, {})
-        self._searches.move_to_end(search)
+    def _search(self, text: str, parts: tuple[Part, ...]) -> _Search:
+        """What earlier calls of the same search found."""
+        key = (fold(text), parts)
+        known = self._searches.setdefault(key, _Search())
+        self._searches.move_to_end(key)
         if len(self._searches) > _MANY_SEARCHES:
             self._searches.popitem(last=False)
         return known
 
-    def _scan(self, step: StepKey, parts: Sequence[Part], needle: bytes) -> Places:
+    def _scan(self, step: StepKey, parts: tuple[Part, ...], needle: bytes) -> Places:
         if step not in self._packs:
             self._packs[step] = self._pack(step)
         packs = self._packs[step]

@@ -17,6 +17,7 @@ _CLOSES = re.compile(r"\A\s*```\s*(</code>)?")
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _RESULT = re.compile(r"\A<tool_response>\n<interpreter>\n?Text Result:\n")
 _RESULT_END = re.compile(r"</interpreter>\s*</tool_response>\s*\Z")
+_LONGEST_END = 200
 _IMAGES = "\nImage Result:\n"
 _TRACEBACK = "Traceback (most recent call last)"
 
@@ -102,7 +103,7 @@ def part_output(text: str, *, has_figures: bool) -> str:
     output = _RESULT.sub("", text)
     if has_figures and (cut := output.rfind(_IMAGES)) >= 0:
         output = output[:cut]
-    return _RESULT_END.sub("", output)
+    return _without_end(output, _RESULT_END)
 
 
 def _around(text: str, code: str) -> tuple[str, str]:
@@ -110,7 +111,13 @@ def _around(text: str, code: str) -> tuple[str, str]:
     start = text.rfind(code) if code else -1
     if start < 0:
         return "", text
-    return _OPENS.sub("", text[:start]), _CLOSES.sub("", text[start + len(code) :])
+    return _without_end(text[:start], _OPENS), _CLOSES.sub("", text[start + len(code) :])
+
+
+def _without_end(text: str, ending: re.Pattern[str]) -> str:
+    """The text without its ending, which is looked for at the end only: texts may be long."""
+    found = ending.search(text, max(0, len(text) - _LONGEST_END))
+    return text[: found.start()] if found else text
 
 
 def _segments(text: str, code: str | None) -> Iterator[Segment]:
