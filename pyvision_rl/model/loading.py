@@ -78,6 +78,15 @@ def load_model(
     return loaded.to(device)
 
 
+def vocabulary_size(model: str) -> int:
+    """Ids that a checkpoint's model has, those without a token too. Raises InputError where its
+    folder or hub id has no config.json that says so.
+    """
+    check_architecture(model)
+    size: int = AutoConfig.from_pretrained(model).text_config.vocab_size
+    return size
+
+
 def never_written(codec: ChatCodec, vocabulary_size: int) -> tuple[int, ...]:
     """Ids that a policy never writes: special tokens but `<|im_end|>`, and ids without a token."""
     tokenizer = codec.tokenizer

@@ -19,10 +19,10 @@ class ServerConfig:
     """Name of the model at the server; empty: the first one it lists."""
     api: Literal["chat", "vllm"] = "chat"
     """chat: messages to any OpenAI-compatible server, log-probs unknown. vllm: token ids to a vLLM
-    started with --enable-scale-out, with log-probs."""
+    started with --enable-scale-out --logprobs-mode processed_logprobs, with log-probs."""
     tokenizer: str = "Qwen/Qwen2.5-VL-7B-Instruct"
-    """Folder or hub id of the tokenizer that counts (chat) or makes (vllm) tokens; a Qwen2.5-VL's.
-    """
+    """Folder or hub id of the tokenizer that counts (chat) or makes (vllm) tokens, a Qwen2.5-VL's;
+    for vllm with the served model's config.json."""
     pixels: PixelLimits = field(default_factory=PixelLimits)
     """Pixels that an image may have in the context."""
     api_key_env: str = "OPENAI_API_KEY"

@@ -1,7 +1,8 @@
 """An engine on a vLLM server by token ids: what is sampled is what is kept, log-probs included.
 
-The server must run with `--enable-scale-out` (vLLM 0.32), which opens `/inference/v1/generate`.
-Its log-probs are of the temperature-1 distribution unless it was started otherwise.
+The server must run with `--enable-scale-out` (vLLM 0.32), which opens `/inference/v1/generate`, and
+with `--logprobs-mode processed_logprobs`: else its log-probs are of the temperature-1 distribution
+that still has the banned tokens.
 """
 
 from __future__ import annotations
@@ -22,16 +23,21 @@ from pyvision_rl.types import Completion, Context
 
 GENERATE = "../inference/v1/generate"
 RENDER = "/chat/completions/render"
+BANNED_BIAS = -100.0
+"""The most that vLLM takes off a logit: a probability below 1e-40 at temperature 1."""
 FINAL_ONLY = 2
 """vLLM's RequestOutputKind.FINAL_ONLY."""
 
 
 @dataclass(frozen=True)
 class VLLMEngine:
-    """Samples by token ids; images travel as features that the server renders itself."""
+    """Samples by token ids; images travel as features that the server renders itself. `banned_ids`
+    are those that the policy never writes, vision tokens among them.
+    """
 
     client: ServerClient
     codec: ChatCodec
+    banned_ids: tuple[int, ...]
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[VLLMSession]:
@@ -73,6 +79,7 @@ class VLLMSession:
             "stop": list(params.stop),
             "include_stop_str_in_output": True,
             "skip_special_tokens": False,
+            "logit_bias": {str(token): BANNED_BIAS for token in self.engine.banned_ids},
             "logprobs": 0,
             "output_kind": FINAL_ONLY,
         }

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, nullcontext
 
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.codec import ChatCodec
-from pyvision_rl.model.loading import checkpoint_folder
+from pyvision_rl.model.engine import Engine
+from pyvision_rl.model.loading import checkpoint_folder, never_written, vocabulary_size
 from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.rollout.agent import AgentConfig, open_agent
@@ -31,12 +32,15 @@ async def open_server_agent(
         raise ConfigError(
             f"a server needs {error.name}: pip install 'pyvision-rl[server]'"
         ) from error
-    codec = ChatCodec.from_folder(checkpoint_folder(server.tokenizer), server.pixels)
-    make_engine = VLLMEngine if server.api == "vllm" else ServerEngine
+    folder = checkpoint_folder(server.tokenizer)
+    codec = ChatCodec.from_folder(folder, server.pixels)
     async with ServerClient(server) as client:
+        engine: Engine = ServerEngine(client, codec)
+        if server.api == "vllm":
+            engine = VLLMEngine(client, codec, never_written(codec, vocabulary_size(folder)))
         await client.model()
         async with nullcontext(pool) if pool else SandboxPool(config.sandbox) as open_pool:
-            yield Agent(make_engine(client, codec), codec, open_pool, config.rollout)
+            yield Agent(engine, codec, open_pool, config.rollout)
 
 
 @asynccontextmanager

@@ -238,7 +238,10 @@ def test_the_token_engine_sends_and_keeps_ids(codec):
     context = Context("t", codec.prompt("find", [picture(1, 84, 56), picture(2, 28, 56)]))
     with served(tokens.app()) as url:
         config = config_of(url, model="m")
-        (done,) = complete(config, codec, [context], engine=VLLMEngine)
+        banned = (codec.image_pad_id, 300)
+        (done,) = complete(
+            config, codec, [context], engine=lambda *parts: VLLMEngine(*parts, banned)
+        )
     assert done.token_ids == sampled
     assert done.text == "find the red tag"
     assert done.logprobs == tuple(-0.25 * n for n in range(len(sampled)))
@@ -251,6 +254,7 @@ def test_the_token_engine_sends_and_keeps_ids(codec):
         ids = body["token_ids"][run["offset"] : run["offset"] + run["length"]]
         assert set(ids) == {codec.image_pad_id}
     assert body["sampling_params"]["include_stop_str_in_output"]
+    assert body["sampling_params"]["logit_bias"] == {str(codec.image_pad_id): -100, "300": -100}
 
 
 def test_runs_of_image_tokens():
