@@ -1,0 +1,1 @@
+"""The same run on many GPUs: verl's workers and samplers under our loop, episode and loss."""

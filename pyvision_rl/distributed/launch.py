@@ -1,0 +1,127 @@
+"""Starts a run on verl, and follows it from here to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf
+from ray.exceptions import RayError, RayTaskError
+from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+from pyvision_rl.data.readers import read_tasks
+from pyvision_rl.distributed.compose import compose_config, first_line
+from pyvision_rl.distributed.config import MAY_CHANGE as VERL_MAY_CHANGE
+from pyvision_rl.distributed.config import DistributedConfig
+from pyvision_rl.distributed.learner import VerlLearner
+from pyvision_rl.distributed.players import go_to, open_players
+from pyvision_rl.errors import ConfigError, PyVisionError
+from pyvision_rl.rl.train import MAY_CHANGE, OnStep, run_loop
+from pyvision_rl.runs import MetricRow, RunFolder, RunReader
+from pyvision_rl.runs.config import dump_config
+
+POLL_S = 1.0
+"""Between looks into the run folder."""
+FAILURE = "failure.txt"
+"""What the run folder keeps of an error that is not one of ours."""
+
+
+def train_on_verl(config: DistributedConfig, on_step: OnStep) -> Path:
+    """Train on a Ray cluster; returns the folder of the last checkpoint.
+
+    Goes on where the run folder stands. Raises PyVisionError in one line; for an error of verl's
+    the whole trace is in the run folder.
+    """
+    read_tasks(config.data, image_root=config.image_root or None)
+    verl_config = compose_config(config)
+    out = Path(config.out)
+    _claim(config, out)
+    shown = {_name(row) for row in RunReader(out).metrics()}
+    with _cluster(verl_config):
+        runner = ray.remote(Runner).remote()
+        run = runner.run.remote(config, verl_config, Path.cwd())
+        done: list[object] = []
+        while not done:
+            done, _ = ray.wait([run], timeout=POLL_S)
+            new = [row for row in RunReader(out).metrics() if _name(row) not in shown]
+            for row in new:
+                on_step(row.step, row.values)
+            shown.update(map(_name, new))
+        try:
+            return ray.get(run)
+        except RayError as error:
+            raise _onefirst_line(error, out) from error
+
+
+ANEW = (*MAY_CHANGE, *VERL_MAY_CHANGE)
+"""What a resumed run on verl may set anew."""
+
+
+class Runner:
+    """The process in which our loop runs: next to it verl's workers, and players everywhere."""
+
+    def run(self, config: DistributedConfig, verl_config: DictConfig, folder: Path) -> Path:
+        """The whole run; `folder` is what relative paths start from, on every machine the same."""
+        go_to(folder)
+        tasks = read_tasks(config.data, image_root=config.image_root or None)
+        tq.init(verl_config.transfer_queue)
+        try:
+            learner = VerlLearner(config, verl_config)
+            players = open_players(config, learner.trainer.get_llm_client(), folder)
+            loop = run_loop(config, tasks, learner, players, _ignore, may_change=ANEW)
+            return asyncio.run(loop)
+        finally:
+            tq.close()
+
+
+def _ignore(step: int, metrics: object) -> None:
+    """Progress is read from the run folder."""
+
+
+def _claim(config: DistributedConfig, out: Path) -> None:
+    """Refuse a folder that is not this run's before anything is started."""
+    RunFolder.create(out, dump_config(config), resume=True, may_change=ANEW).close()
+
+
+@contextmanager
+def _cluster(config: DictConfig) -> Iterator[None]:
+    """Ray, joined or started as the configuration says, with all GPUs that the run needs."""
+    options = OmegaConf.to_container(config.ray_kwargs.ray_init)
+    variables = {**get_ppo_ray_runtime_env(config)["env_vars"], "TRANSFER_QUEUE_ENABLE": "1"}
+    options["runtime_env"] = {"env_vars": variables | options["runtime_env"].get("env_vars", {})}
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"verl.ray_address: {first_line(error)}") from error
+    try:
+        wanted = config.trainer.nnodes * config.trainer.n_gpus_per_node
+        found = int(ray.cluster_resources().get("GPU", 0))
+        if found < wanted:
+            raise ConfigError(
+                f"verl: {config.trainer.nnodes} nodes of {config.trainer.n_gpus_per_node} GPUs are "
+                f"{wanted}, the Ray cluster has {found}"
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _name(row: MetricRow) -> tuple[int, float]:
+    """Tells a row from one of the same step that a resumed run took back."""
+    return row.step, row.unix_s
+
+
+def _onefirst_line(error: RayError, out: Path) -> PyVisionError:
+    """An error of ours as it was raised; of any other one line, its trace left in the folder."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    while isinstance(cause, RayTaskError):
+        cause = cause.cause
+    if isinstance(cause, PyVisionError):
+        return cause
+    (out / FAILURE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return PyVisionError(f"verl: {type(cause).__name__}: {first_line(cause)} (see {out / FAILURE})")

@@ -1,0 +1,124 @@
+"""Episodes on all machines: actors with a sandbox pool each, which play whole groups."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from transformers import AutoConfig
+
+from pyvision_rl.distributed.config import DistributedConfig
+from pyvision_rl.distributed.mapping import model_path
+from pyvision_rl.distributed.sampler import SamplerClient, VerlEngine
+from pyvision_rl.errors import InputError, PyVisionError
+from pyvision_rl.model.codec import ChatCodec
+from pyvision_rl.model.loading import never_written
+from pyvision_rl.rl.train import Play
+from pyvision_rl.rollout.episode import Agent
+from pyvision_rl.rollout.group import run_group
+from pyvision_rl.sandbox import SandboxPool
+from pyvision_rl.types import Task, Trajectory
+
+logger = logging.getLogger(__name__)
+
+TRIES = 2
+"""How often a group is played whose player dies."""
+
+
+class Player:
+    """One process that plays groups; its sandbox pool starts with the first one."""
+
+    def __init__(self, config: DistributedConfig, client: SamplerClient, folder: Path) -> None:
+        """`folder` is what relative paths start from, on every machine the same."""
+        go_to(folder)
+        self.config = config
+        model = model_path(config)
+        vocabulary = AutoConfig.from_pretrained(model).get_text_config().vocab_size
+        self.codec = ChatCodec.from_folder(model, config.policy.pixels)
+        self.engine = VerlEngine(client, self.codec, never_written(self.codec, vocabulary))
+        self._stack = AsyncExitStack()
+        self._pool: SandboxPool | None = None
+        self._starting = asyncio.Lock()
+
+    async def play(self, task: Task, seed: int) -> tuple[Trajectory, ...]:
+        """A group of one task."""
+        pool = await self._open_pool()
+        agent = Agent(self.engine, self.codec, pool, self.config.agent.rollout)
+        return await run_group(agent, task, self.config.group_size, seed)
+
+    async def close(self) -> None:
+        """End the sandbox pool."""
+        await self._stack.aclose()
+
+    async def _open_pool(self) -> SandboxPool:
+        async with self._starting:
+            if self._pool is None:
+                sandbox = self.config.agent.sandbox
+                share = max(1, len(os.sched_getaffinity(0)) // self.config.verl.players_per_node)
+                pool = SandboxPool(replace(sandbox, max_running=sandbox.max_running or share))
+                self._pool = await self._stack.enter_async_context(pool)
+            return self._pool
+
+
+@asynccontextmanager
+async def open_players(
+    config: DistributedConfig, client: SamplerClient, folder: Path
+) -> AsyncIterator[Play]:
+    """Start players on every machine; what is yielded gives them groups in turn."""
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and "CPU" in node["Resources"]]
+    # Held here, since a player that is restarted reads them again.
+    held = [ray.put(config), ray.put(client)]
+    players = [
+        ray.remote(Player)
+        .options(
+            num_cpus=0,
+            max_restarts=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True),
+        )
+        .remote(*held, folder)
+        # Machine by machine, so that neighbours in the turn are on different ones.
+        for _ in range(config.verl.players_per_node)
+        for node in nodes
+    ]
+    turns = itertools.cycle(players)
+    try:
+        yield lambda task, seed: play_somewhere(turns, task, seed)
+    finally:
+        await asyncio.gather(*(player.close.remote() for player in players), return_exceptions=True)
+
+
+async def play_somewhere(
+    turns: Iterator[ActorHandle], task: Task, seed: int
+) -> tuple[Trajectory, ...]:
+    """Play at the player whose turn it is and, where it dies, again at the next one.
+
+    What an episode raises is raised as it was there.
+    """
+    for _ in range(TRIES):
+        try:
+            return await next(turns).play.remote(task, seed)
+        except RayActorError as error:
+            logger.warning("task %s: its player died: %s", task.id, str(error).splitlines()[0])
+        except RayTaskError as error:
+            raise error.cause from None
+    raise PyVisionError(f"task {task.id}: {TRIES} players died while they played it")
+
+
+def go_to(folder: Path) -> None:
+    """Make `folder` the one that relative paths start from."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: not a folder on {os.uname().nodename}; all machines must share it"
+        ) from error

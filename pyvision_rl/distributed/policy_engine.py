@@ -1,0 +1,80 @@
+"""verl's FSDP engine with our policy: the same distribution, and patches made from images.
+
+Imported by each of verl's workers, which pick an engine by the environment variable that the
+mapping sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from PIL.Image import Image
+from tensordict import NonTensorData, TensorDict
+from torch import Tensor, nn
+from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from verl.utils.transformers_compat import unpack_visual_output
+from verl.workers.engine import EngineRegistry
+from verl.workers.engine.fsdp import FSDPEngineWithLMHead
+
+from pyvision_rl.distributed.mapping import FREEZE_VISION, TRAIN_ALL
+from pyvision_rl.distributed.rows import IMAGES
+from pyvision_rl.model.codec import ChatCodec
+from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.inputs import make_patches
+from pyvision_rl.model.loading import never_written
+from pyvision_rl.model.policy import BANNED_LOGIT
+
+DEVICES = ["cuda", "cpu", "npu"]
+MEDIA = "multi_modal_inputs"
+
+
+@EngineRegistry.register("language_model", "fsdp2", DEVICES, TRAIN_ALL)
+class PolicyEngine(FSDPEngineWithLMHead):
+    """Gives what a policy never writes probability 0, and takes images as images."""
+
+    def _build_module(self) -> Qwen2_5_VLForConditionalGeneration:
+        module = super()._build_module()
+        codec = ChatCodec(self.model_config.tokenizer, PixelLimits())
+        banned = torch.tensor(never_written(codec, module.lm_head.out_features))
+
+        def ban(_head: nn.Module, _inputs: object, logits: Tensor) -> Tensor:
+            return logits.index_fill_(-1, banned.to(logits.device), BANNED_LOGIT)
+
+        def unpack(_tower: nn.Module, _inputs: object, output: object) -> Tensor:
+            return unpack_visual_output(output)[0]
+
+        module.lm_head.register_forward_hook(ban)
+        # verl computes with what the tower returns where no row of a micro-batch has an image.
+        module.model.visual.register_forward_hook(unpack)
+        return module
+
+    def prepare_model_inputs(
+        self, micro_batch: TensorDict
+    ) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """As verl does it, and the patches of all rows' images in order."""
+        inputs, outputs = super().prepare_model_inputs(micro_batch.exclude(MEDIA))
+        images = images_of(micro_batch[MEDIA])
+        if images:
+            # Sizes are final: the processor's own pixel limits are never asked.
+            patches, grids = make_patches(Qwen2VLImageProcessorPil(), images)
+            device = inputs["input_ids"].device
+            inputs |= {"pixel_values": patches.to(device), "image_grid_thw": grids.to(device)}
+        return inputs, outputs
+
+
+@EngineRegistry.register("language_model", "fsdp2", DEVICES, FREEZE_VISION)
+class FrozenVisionEngine(PolicyEngine):
+    """Trains the language model only."""
+
+    def _build_module(self) -> Qwen2_5_VLForConditionalGeneration:
+        module = super()._build_module()
+        module.model.visual.requires_grad_(False)
+        return module
+
+
+def images_of(rows: Iterable[NonTensorData | Mapping[str, tuple[Image, ...]]]) -> list[Image]:
+    """The images of all rows, in order."""
+    held = (row.data if isinstance(row, NonTensorData) else row for row in rows)
+    return [image for row in held for image in row[IMAGES]]

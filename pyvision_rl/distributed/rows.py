@@ -1,0 +1,82 @@
+"""Samples as the rows that verl's workers are fed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import torch
+from torch import Tensor
+
+from pyvision_rl.errors import InputError
+from pyvision_rl.model.batch import Sample
+from pyvision_rl.model.inputs import mrope_positions
+
+IMAGES = "images"
+"""Key of a row's images among its `multi_modal_inputs`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample in verl's queue: a name, what workers are fed, and what the scheduler looks at."""
+
+    key: str
+    fields: Mapping[str, object]
+    tags: Mapping[str, int]
+
+
+def make_rows(samples: Sequence[Sample], image_pad_id: int, multiple: int, seed: int) -> list[Row]:
+    """The samples in the order that `seed` decides, filled up to a multiple of `multiple`.
+
+    What fills up are copies of the shortest sample that no loss counts. Raises InputError where a
+    sample's image tokens and images disagree.
+    """
+    order = list(samples)
+    random.Random(seed).shuffle(order)
+    shortest = min(order, key=lambda sample: len(sample.token_ids))
+    order += [_silent(shortest)] * (-len(order) % multiple)
+    prompt_tokens = {id(sample): _prompt_tokens(sample) for sample in samples}
+    silent_tokens = _prompt_tokens(shortest)
+    return [
+        make_row(sample, prompt_tokens.get(id(sample), silent_tokens), image_pad_id)
+        for sample in order
+    ]
+
+
+def make_row(sample: Sample, prompt_tokens: int, image_pad_id: int) -> Row:
+    """A sample whose first `prompt_tokens` tokens are its prompt."""
+    places = torch.from_numpy(mrope_positions(sample.token_ids, sample.images, image_pad_id))
+    token_ids = torch.tensor(sample.token_ids)
+    length = len(token_ids)
+    mask = torch.tensor(sample.loss_mask[prompt_tokens:])
+    fields: dict[str, Tensor | dict[str, object]] = {
+        "prompts": token_ids[:prompt_tokens],
+        "responses": token_ids[prompt_tokens:],
+        "input_ids": token_ids,
+        # Text position, then time, row and column: [4, T].
+        "position_ids": torch.cat([torch.arange(length)[None], places]),
+        "response_mask": mask,
+        "loss_mask": mask,
+        "rollout_log_probs": torch.tensor(sample.logprobs[prompt_tokens:]),
+        "advantages": torch.tensor(sample.advantage),
+        "multi_modal_inputs": {IMAGES: sample.images},
+    }
+    tags = {
+        "prompt_len": prompt_tokens,
+        "response_len": length - prompt_tokens,
+        "seq_len": length,
+    }
+    return Row(uuid4().hex, fields, tags)
+
+
+def _prompt_tokens(sample: Sample) -> int:
+    """Tokens before the first sampled one."""
+    if 1 not in sample.loss_mask:
+        raise InputError(f"sample of {len(sample.token_ids)} tokens: none of them was sampled")
+    return sample.loss_mask.index(1)
+
+
+def _silent(sample: Sample) -> Sample:
+    return replace(sample, loss_mask=(0,) * len(sample.loss_mask), advantage=0.0)

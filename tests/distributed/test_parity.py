@@ -1,0 +1,213 @@
+"""The same recorded trajectories through the embedded learner and through verl's workers."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+
+from pyvision_rl.distributed.config import DistributedConfig, VerlConfig
+from pyvision_rl.model.batch import Sample
+from pyvision_rl.model.hf_engine import HFEngine
+from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.rl.learner import Learner, LearnerConfig
+from pyvision_rl.rl.samples import make_samples
+from pyvision_rl.rl.select import SelectConfig, select
+from pyvision_rl.runs import GroupRecord
+from pyvision_rl.runs.records import read_groups, write_groups
+from pyvision_rl.types import Group, Reward, StopReason, Task, Trajectory
+from tests.model.play import play
+
+pytestmark = pytest.mark.usefixtures("verl")
+
+REWARDS = (
+    (Reward(1, 0.2), Reward(0, 0), Reward(1, 0.1), Reward(0, 0)),
+    (Reward(1, 0), Reward(1, 0), Reward(1, 0), Reward(0, 0)),
+    (Reward(0, 0), Reward(0, 0), Reward(0, 0), Reward(0, 0)),
+)
+SELECT = SelectConfig(oversample=3, num_groups=2, drop_stops=("no_action",))
+
+
+@pytest.fixture(scope="module")
+def config(tiny_random_checkpoint, tmp_path_factory) -> DistributedConfig:
+    return DistributedConfig(
+        policy=PolicyConfig(str(tiny_random_checkpoint), PixelLimits(784, 28224)),
+        data="unused.json",
+        out=str(tmp_path_factory.mktemp("out")),
+        group_size=4,
+        select=SELECT,
+        learner=LearnerConfig(learning_rate=1e-3, weight_decay=0.0, micro_batch_tokens=400),
+        engine="verl",
+        verl=VerlConfig(
+            gpus_per_node=1,
+            flash_attention=False,
+            overrides=(
+                "trainer.device=cpu",
+                "actor_rollout_ref.actor.fsdp_config.use_torch_compile=false",
+            ),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def policy(config) -> Policy:
+    return Policy.load(config.policy)
+
+
+@pytest.fixture(scope="module")
+def groups(policy) -> tuple[Group, ...]:
+    """Conversations with up to four images given and shown, and some with none."""
+
+    async def play_all() -> list[Trajectory]:
+        async with HFEngine(policy) as engine:
+            contexts = await asyncio.gather(
+                *(play(engine, policy.codec, seed, num_turns=1 + seed % 3) for seed in range(12))
+            )
+        return [
+            Trajectory(
+                Task(f"t{number // 4}", "Which?", "7"),
+                context.prompt,
+                context.turns,
+                StopReason.NO_ACTION if number == 3 else StopReason.ANSWERED,
+                "7",
+            )
+            for number, context in enumerate(contexts)
+        ]
+
+    played = asyncio.run(play_all())
+    return tuple(
+        Group(played[4 * place].task, tuple(played[4 * place : 4 * place + 4]), rewards)
+        for place, rewards in enumerate(REWARDS)
+    )
+
+
+def test_what_was_recorded_or_sent_by_a_player_is_selected_alike(groups, tmp_path):
+    write_groups(tmp_path, 1, "train", [GroupRecord(group) for group in groups])
+    recorded = [record.group for record in read_groups(tmp_path, 1, "train")]
+    sent = pickle.loads(pickle.dumps(groups))
+    assert any(image for group in groups for t in group.trajectories for image in t.context.images)
+    samples = make_samples(select(groups, SELECT).kept)
+    # by hand: the constant group goes, and the trajectory without an action, which still counts in
+    # the baseline 2.3 / 4
+    assert [sample.advantage for sample in samples[:3]] == pytest.approx([0.625, -0.575, 0.525])
+    assert [sample.advantage for sample in samples[3:]] == [0.25, 0.25, 0.25, -0.75]
+    assert make_samples(select(recorded, SELECT).kept) == samples
+    assert make_samples(select(sent, SELECT).kept) == samples
+
+
+@pytest.fixture(scope="module")
+def engine(config):
+    """verl's training engine as a worker builds it, in this process."""
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.engine import EngineRegistry
+
+    from pyvision_rl.distributed.compose import compose_config
+    from pyvision_rl.distributed.mapping import ENGINE_VARIABLE, FREEZE_VISION
+
+    tree = compose_config(config)
+    folder = Path(config.out) / "store"
+    torch.distributed.init_process_group(
+        backend="cpu:gloo", init_method=f"file://{folder}", rank=0, world_size=1
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENGINE_VARIABLE, FREEZE_VISION)
+        actor = omega_conf_to_dataclass(tree.actor_rollout_ref.actor)
+        model = omega_conf_to_dataclass(tree.actor_rollout_ref.model)
+        built = EngineRegistry.new(
+            model_type="language_model",
+            backend=actor.engine.strategy,
+            model_config=model,
+            engine_config=actor.engine,
+            optimizer_config=actor.optim,
+            checkpoint_config=actor.checkpoint,
+        )
+        built.initialize()
+    yield built
+    torch.distributed.destroy_process_group()
+
+
+def off_policy(sample: Sample) -> Sample:
+    """Sampled with other probabilities, so that ratios are 0.67 and 1.49 and some are clipped."""
+    moved = (
+        logprob + 0.4 * (-1) ** place * mask
+        for place, (logprob, mask) in enumerate(zip(sample.logprobs, sample.loss_mask, strict=True))
+    )
+    return replace(sample, logprobs=tuple(moved))
+
+
+def rows_of(samples, policy, max_tokens: int):
+    """What a worker gets from the queue."""
+    from verl.utils import tensordict_utils as tu
+    from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+    from pyvision_rl.distributed.rows import make_rows
+
+    rows = make_rows(samples, policy.codec.image_pad_id, 1, seed=0)
+    data = list_of_dict_to_tensordict([dict(row.fields) for row in rows])
+    tu.assign_non_tensor(
+        data,
+        use_remove_padding=False,
+        use_dynamic_bsz=True,
+        max_token_len_per_gpu=max_tokens,
+        temperature=1.0,
+        calculate_entropy=True,
+        global_batch_size=len(rows),
+    )
+    return data
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [400, 4000])
+def test_loss_and_gradient_are_those_of_the_embedded_learner(
+    config, policy, groups, engine, micro_batch_tokens
+):
+    from pyvision_rl.distributed.loss import loss_function
+
+    samples = make_samples(select(groups, SELECT).kept)
+    assert min(len(sample.images) for sample in samples) == 0
+    assert max(len(sample.images) for sample in samples) >= 3
+    samples = [off_policy(sample) for sample in samples]
+    metrics, ours = embedded_step(samples, config)
+
+    data = rows_of(samples, policy, micro_batch_tokens)
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        found = engine.forward_backward_batch(data, loss_function(config.learner.loss))
+        theirs = {
+            name: parameter.grad.full_tensor()
+            for name, parameter in engine.module.named_parameters()
+            if parameter.grad is not None
+        }
+        engine.optimizer_zero_grad()
+    tokens = sum(sample.num_loss_tokens for sample in samples)
+    sums = {name: metric.aggregate() for name, metric in found["metrics"].items()}
+    assert sums["policy"] / tokens == pytest.approx(metrics["loss/policy"], abs=1e-5)
+    assert sums["clipped"] == metrics["loss/clip_frac"] * tokens > 0
+    assert sums["entropy"] / tokens == pytest.approx(metrics["loss/entropy"], abs=1e-5)
+    assert theirs.keys() == ours.keys()
+    worst = max(float((theirs[name] - ours[name]).abs().max()) for name in ours)
+    assert worst < 1e-5
+    assert max(float(gradient.abs().max()) for gradient in ours.values()) > 1e-3
+
+
+def embedded_step(
+    samples: Sequence[Sample], config: DistributedConfig
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """The embedded learner's metrics, and the gradient of each trained weight, not clipped."""
+    policy = Policy.load(config.policy)
+    learner = Learner(policy, replace(config.learner, grad_clip=1e9), 1.0)
+    gradients: dict[str, torch.Tensor] = {}
+
+    def keep(*_: object) -> None:
+        for name, parameter in policy.model.named_parameters():
+            if parameter.grad is not None:
+                gradients[name] = parameter.grad.clone()
+
+    learner.optimizer.register_step_pre_hook(keep)
+    return learner.update(samples, seed=0), gradients
