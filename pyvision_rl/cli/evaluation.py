@@ -9,6 +9,7 @@ from pyvision_rl.cli.parse import (
     missing_extra,
     names_key,
     parse_config,
+    show_dry_run,
     split_dry_run,
 )
 
@@ -37,7 +38,12 @@ def benchmark(arguments: list[str]) -> int:
     from pyvision_rl.eval.benchmark_stage import BenchmarkConfig, run_benchmark
     from pyvision_rl.eval.tool_ablation import ablate_tool
 
+    options, arguments = split_dry_run(arguments)
     config = parse_config("eval", BenchmarkConfig, arguments)
+    if options.dry_run:
+        from pyvision_rl.preflight.dry_benchmark import dry_run_benchmark
+
+        return show_dry_run("eval", dry_run_benchmark(config, options.memory_gb))
     with stage(config.benchmark) as bar:
         if config.tool == "both":
             plain, helped, pair = asyncio.run(ablate_tool(config, bar.advance))

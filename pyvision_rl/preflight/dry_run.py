@@ -33,21 +33,24 @@ def dry_run(config: StageConfig, memory_gb: float = 0.0) -> DryRun:
     Raises InputError or ConfigError for a model that cannot be used.
     """
     report = validate_file(config.data, image_root=config.image_root or None)
+    memory, fits = check_memory(config, memory_gb)
+    lines = [dump_config(config).rstrip(), "", *report.lines(MAX_PROBLEMS), "", *memory]
+    return DryRun(tuple(lines), report.ok and fits)
+
+
+def check_memory(config: StageConfig, memory_gb: float) -> tuple[list[str], bool]:
+    """What the stage's model and images need, beside what there is; and whether that is enough."""
     parts = estimate(config)
     available = int(memory_gb * GB) or available_memory(config.policy.device)
     memory, fits = _memory(config, parts, available)
     lines = [
-        dump_config(config).rstrip(),
-        "",
-        *report.lines(MAX_PROBLEMS),
-        "",
         f"model {config.policy.model}: {_count(parts.parameters)} parameters, "
         f"{_count(parts.trainable)} of them trained",
         *_parts(parts),
         *memory,
         *_host(config),
     ]
-    return DryRun(tuple(lines), report.ok and fits)
+    return lines, fits
 
 
 def _parts(parts: MemoryEstimate) -> list[str]:

@@ -33,8 +33,12 @@ class Change:
 def workload(config: StageConfig) -> Workload:
     """What the stage does with the model at once."""
     if isinstance(config, SFTConfig):
-        train = config.train
-        return Workload(train_tokens=train.micro_batch_tokens, optimizer=train.optimizer)
+        train, unseen = config.train, config.unseen
+        return Workload(
+            train_tokens=train.micro_batch_tokens,
+            optimizer=train.optimizer,
+            kv_tokens=_kv_tokens(unseen.agent, unseen.max_tasks) if unseen.data else 0,
+        )
     limits = config.agent.rollout
     if isinstance(config, EvalConfig):
         rows = config.evaluate.max_tasks * config.evaluate.num_samples
