@@ -13,6 +13,7 @@ from pyvision_rl.errors import ConfigError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from pyvision_rl.preflight.dry_run import DryRun
     from pyvision_rl.preflight.options import DryRunConfig
     from pyvision_rl.preflight.plan import StageConfig
 
@@ -87,17 +88,23 @@ def is_dry_run(command: str, config: StageConfig, options: DryRunConfig) -> bool
     """Whether only a dry run was asked for; it is done then. ConfigError where it finds a fault."""
     if not options.dry_run:
         return False
-    from pyvision_rl.console import say
     from pyvision_rl.preflight.dry_run import dry_run
 
-    found = dry_run(config, options.memory_gb)
+    show_dry_run(command, dry_run(config, options.memory_gb))
+    return True
+
+
+def show_dry_run(command: str, found: DryRun) -> int:
+    """Say what a dry run found. ConfigError where it is a fault."""
+    from pyvision_rl.console import say
+
     for line in found.lines:
         say(line)
     if not found.ok:
         raise ConfigError(f"{command}: this would not run as it is; see above")
-    return True
+    return 0
 
 
-def missing_extra(command: str, error: ModuleNotFoundError) -> ConfigError:
-    """What to install for a command that talks HTTP."""
-    return ConfigError(f"{command} needs {error.name}: pip install 'pyvision-rl[server]'")
+def missing_extra(command: str, error: ModuleNotFoundError, extra: str = "server") -> ConfigError:
+    """What to install for a command that needs more than the base."""
+    return ConfigError(f"{command} needs {error.name}: pip install 'pyvision-rl[{extra}]'")
