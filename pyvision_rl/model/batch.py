@@ -12,6 +12,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from pyvision_rl.model.inputs import content_rows
+from pyvision_rl.model.prefix_tree import num_common, sort_key
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -35,7 +38,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side; `images` in the order of the rows."""
+    """Samples side by side, or packed into one row; `images` in the order of the samples.
+
+    `attention_mask_BT` is 0 on padding, elsewhere the number of the sample in its row, from 1.
+    """
 
     token_ids_BT: Tensor
     attention_mask_BT: Tensor
@@ -62,16 +68,24 @@ def collate(samples: Sequence[Sample], pad_id: int, device: torch.device) -> Bat
     )
 
 
-def split_by_tokens(samples: Sequence[Sample], max_tokens: int) -> Iterator[list[Sample]]:
-    """Cut samples, sorted by length, into micro-batches of at most `max_tokens` padded tokens.
+def split_by_tokens(
+    samples: Sequence[Sample], max_tokens: int, image_pad_id: int
+) -> Iterator[list[Sample]]:
+    """Cut samples into micro-batches of at most `max_tokens` tokens, a common beginning counted
+    once; samples that begin alike come together.
 
     A sample longer than that makes a micro-batch of its own.
     """
+    rows = content_rows([(s.token_ids, s.images) for s in samples], image_pad_id)
     part: list[Sample] = []
-    for sample in sorted(samples, key=lambda sample: len(sample.token_ids)):
-        if part and (len(part) + 1) * len(sample.token_ids) > max_tokens:
+    num_tokens, before = 0, None
+    for index in sorted(range(len(samples)), key=lambda index: sort_key(rows[index])):
+        row = rows[index]
+        num_new = len(row) - (0 if before is None else num_common(before, row))
+        if part and num_tokens + num_new > max_tokens:
             yield part
-            part = []
-        part.append(sample)
+            part, num_tokens, num_new = [], 0, len(row)
+        part.append(samples[index])
+        num_tokens, before = num_tokens + num_new, row
     if part:
         yield part

@@ -16,6 +16,9 @@ from pyvision_rl.model.images import TOKEN_PX, num_visual_tokens
 VISUAL_TOKENS_PER_FORWARD = 8192
 """Bound of one vision forward, about three images of two million pixels."""
 
+FIRST_CONTENT = 2**60
+"""Numbers from here on stand for images in `content_rows`, smaller ones are tokens."""
+
 
 def image_key(image: Image) -> bytes:
     """A digest of the size and the pixels: equal images have equal keys."""
@@ -48,12 +51,7 @@ def mrope_positions(
     image tokens and images disagree.
     """
     ids = np.asarray(token_ids, dtype=np.int64)
-    pads = np.flatnonzero(ids == image_pad_id)
-    expected = sum(map(num_visual_tokens, images))
-    if len(pads) != expected:
-        raise InputError(
-            f"{len(pads)} image tokens, but {len(images)} images that need {expected} of them"
-        )
+    pads = _image_places(ids, images, image_pad_id)
     positions = np.empty((3, len(ids)), dtype=np.int64)
     token, position, pad = 0, 0, 0
     for image in images:
@@ -72,6 +70,38 @@ def mrope_positions(
         token, pad = start + count, pad + count
     positions[:, token:] = np.arange(position, position + len(ids) - token)
     return positions
+
+
+def _image_places(ids: np.ndarray, images: Sequence[Image], image_pad_id: int) -> np.ndarray:
+    pads = np.flatnonzero(ids == image_pad_id)
+    expected = sum(map(num_visual_tokens, images))
+    if len(pads) != expected:
+        raise InputError(
+            f"{len(pads)} image tokens, but {len(images)} images that need {expected} of them"
+        )
+    return pads
+
+
+def content_rows(
+    rows: Sequence[tuple[Sequence[int], Sequence[Image]]], image_pad_id: int
+) -> list[np.ndarray]:
+    """Rows (tokens, images) as numbers [T] each, equal where tokens and what images show are.
+
+    Raises InputError where image tokens and images disagree.
+    """
+    numbers: dict[int, int] = {}
+    contents = []
+    for token_ids, images in rows:
+        # Members of a group hold the very same image: its pixels are looked at once.
+        for image in images:
+            if id(image) not in numbers:
+                numbers[id(image)] = int.from_bytes(image_key(image)[:7]) | FIRST_CONTENT
+        ids = np.array(token_ids, dtype=np.int64)
+        pads = _image_places(ids, images, image_pad_id)
+        shown = [numbers[id(image)] for image in images]
+        ids[pads] = np.repeat(np.array(shown, np.int64), [num_visual_tokens(i) for i in images])
+        contents.append(ids)
+    return contents
 
 
 def num_images_in(token_ids: Sequence[int], images: Sequence[Image], image_pad_id: int) -> int:

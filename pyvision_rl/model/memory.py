@@ -116,8 +116,8 @@ def layer_bytes_per_token(text: Qwen2_5_VLTextConfig, size: int, *, is_adapted: 
     hidden = text.hidden_size
     # Each norm: its input in float32, the normalised (for the weight), what the linears read.
     norms = 2 * hidden * (FLOAT32 + (size if is_adapted else 2 * size))
-    # q and the output; k and v.
-    attention = 2 * (text.num_attention_heads + _kv_heads(text)) * _head_size(text) * size
+    # q, the output of each row and of all; k and v.
+    attention = (3 * text.num_attention_heads + 2 * _kv_heads(text)) * _head_size(text) * size
     # gate, up, silu(gate), and their product.
     return norms + attention + 4 * text.intermediate_size * size
 

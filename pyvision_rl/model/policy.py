@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from typing import Literal
 
 import torch
 from PIL.Image import Image
+from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -25,7 +27,6 @@ from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.inputs import (
     image_key,
     make_patches,
-    mrope_positions,
     num_images_in,
     vision_batches,
 )
@@ -44,6 +45,9 @@ from pyvision_rl.model.lora import (
     read_adapters,
     write_adapters,
 )
+from pyvision_rl.model.pack import Pack, Row
+from pyvision_rl.model.packing import conversation_lengths
+from pyvision_rl.model.tree_attention import TREE_ATTENTION, Branches
 
 BANNED_LOGIT = -1e30
 """Logit of a token that is never sampled: probability exactly 0, yet entropies stay finite."""
@@ -90,6 +94,7 @@ class Policy:
         self.config = config
         self.version = 0
         model.eval()
+        model.set_attn_implementation({"text_config": TREE_ATTENTION})
         model.model.visual.requires_grad_(not config.freeze_vision)
         if config.lora.rank:
             add_adapters(model, config.lora, vision=not config.freeze_vision)
@@ -197,29 +202,42 @@ class Policy:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-prob of each token given what stands before it, and the entropy there: [B, T] each.
 
-        Rows are padded on the right; `images` are those of all rows, in row order. Both results
-        are 0 where `loss_mask` is, and logits are computed only where it is not. The entropy is
-        detached. Temperature 0 counts as 1, as in sampling.
+        Rows are padded on the right, where `attention_mask` is 0. A row may hold several
+        conversations, which the mask then numbers from 1: none sees another. `images` are those of
+        all rows, in row order. What conversations have in common at their beginning, tokens and
+        images, is computed once for all, and padding not at all. Both results are 0 where
+        `loss_mask` is, and logits are computed only where it is not. The entropy is detached.
+        Temperature 0 counts as 1, as in sampling.
         """
         self._check_targets(token_ids, loss_mask)
-        positions = self._positions(token_ids, attention_mask, images)
+        lengths = conversation_lengths(attention_mask)
+        pack = Pack.of(self._rows(token_ids, lengths, images), self.codec.image_pad_id)
         with self._checkpointed():
-            features = self.image_features(images)
-            embeds = self.embed(token_ids.to(self.device), features)
-            # No mask: with padding on the right, causal attention never sees it from a real token.
+            features = self.image_features(pack.images)
+            embeds = self.embed(pack.token_ids.to(self.device), features)
             hidden = self.model.model.language_model(
                 inputs_embeds=embeds,
-                position_ids=positions.to(self.device),
-                attention_mask={"full_attention": None},
+                position_ids=pack.positions.to(self.device),
+                attention_mask={"full_attention": self._branches(pack)},
                 use_cache=False,
-            ).last_hidden_state
-        rows, columns = loss_mask.nonzero(as_tuple=True)
-        targets = token_ids[rows, columns].to(self.device)
-        rows, columns = rows.to(self.device), columns.to(self.device)
-        scored = self._score(hidden[rows, columns - 1], targets, temperature or 1.0)
+            ).last_hidden_state[0]
+        targets = pack.targets(loss_mask, lengths)
+        scored = self._score(
+            embedding(targets.before.to(self.device), hidden),
+            pack.token_ids[0, targets.nodes].to(self.device),
+            temperature or 1.0,
+        )
         blank = torch.zeros(token_ids.shape, device=self.device)
-        logprobs, entropy = (blank.index_put((rows, columns), values) for values in scored)
+        places = (targets.rows.to(self.device), targets.columns.to(self.device))
+        which = targets.which.to(self.device)
+        logprobs, entropy = (
+            blank.index_put(places, values.index_select(0, which)) for values in scored
+        )
         return logprobs, entropy
+
+    def _branches(self, pack: Pack) -> Branches:
+        is_cpu = self.device.type == "cpu"
+        return Branches.of(pack.tree, self.model.dtype, self.device, with_masks=is_cpu)
 
     @contextmanager
     def _checkpointed(self) -> Iterator[None]:
@@ -265,21 +283,21 @@ class Policy:
                 f"loss_mask is 1 on token {bad[0].item()}, which the policy can never write"
             )
 
-    def _positions(
-        self, token_ids: torch.Tensor, attention_mask: torch.Tensor, images: Sequence[Image]
-    ) -> torch.Tensor:
-        """M-RoPE positions [3, B, T]; padding stands at 0. Hands each row its images."""
-        positions = torch.zeros(3, *token_ids.shape, dtype=torch.long)
-        lengths = attention_mask.sum(-1).tolist()
+    def _rows(
+        self, token_ids: torch.Tensor, lengths: Sequence[Sequence[int]], images: Sequence[Image]
+    ) -> list[Row]:
+        """Conversations without padding; hands each its images."""
+        parts: list[list[int]] = []
+        for ids, sizes in zip(token_ids.tolist(), lengths, strict=True):
+            ends = list(itertools.accumulate(sizes, initial=0))
+            parts += [ids[start:end] for start, end in itertools.pairwise(ends)]
+        rows: list[Row] = []
         left = list(images)
-        for row, (ids, length) in enumerate(zip(token_ids.tolist(), lengths, strict=True)):
-            ids = ids[:length]
-            is_last = row == len(lengths) - 1
-            count = len(left) if is_last else num_images_in(ids, left, self.codec.image_pad_id)
-            taken, left = left[:count], left[count:]
-            row_positions = mrope_positions(ids, taken, self.codec.image_pad_id)
-            positions[:, row, :length] = torch.from_numpy(row_positions)
-        return positions
+        for ids in parts[:-1]:
+            count = num_images_in(ids, left, self.codec.image_pad_id)
+            rows.append((ids, left[:count]))
+            left = left[count:]
+        return [*rows, (parts[-1], left)]
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Replace the weights in place by a state dict of the model."""

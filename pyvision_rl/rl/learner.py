@@ -34,7 +34,8 @@ class LearnerConfig:
     num_minibatches: int = 1
     """Optimizer updates per step, each on an equal share of the samples."""
     micro_batch_tokens: int = 32768
-    """Padded tokens in one forward pass; the loss does not depend on it."""
+    """Tokens in one forward pass, a common beginning of samples counted once; the loss does not
+    depend on it."""
     normalize_std: bool = False
     """Divide advantages by the group's standard deviation (plain GRPO; the paper does not)."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -93,7 +94,8 @@ class Learner:
     def _update_minibatch(self, samples: Sequence[Sample], totals: _Totals) -> None:
         num_tokens = sum(sample.num_loss_tokens for sample in samples)
         self.policy.model.zero_grad(set_to_none=True)
-        for part in split_by_tokens(samples, self.config.micro_batch_tokens):
+        size, image_pad_id = self.config.micro_batch_tokens, self.policy.codec.image_pad_id
+        for part in split_by_tokens(samples, size, image_pad_id):
             batch = collate(part, self.policy.pad_id, self.policy.device)
             logprobs_BT, entropy_BT = self.policy.token_logprobs(
                 batch.token_ids_BT,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,8 @@ from pyvision_rl.model.memory import (
     layer_bytes_per_token,
 )
 from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.model.prefix_tree import merge
+from pyvision_rl.model.tree_attention import Branches
 
 ROWS, LENGTH = 3, 50
 
@@ -38,13 +41,15 @@ def kept_bytes(policy: Policy) -> int:
 
     text = policy.text_config
     dtype = policy.model.dtype
-    embeds = torch.randn(ROWS, LENGTH, text.hidden_size).to(dtype).requires_grad_()
-    positions = torch.arange(LENGTH)[None, None].expand(3, ROWS, LENGTH)
+    rows = [np.arange(LENGTH) + LENGTH * row for row in range(ROWS)]
+    branches = Branches.of(merge(rows), dtype, policy.device, with_masks=True)
+    embeds = torch.randn(1, ROWS * LENGTH, text.hidden_size).to(dtype).requires_grad_()
+    positions = torch.arange(LENGTH).repeat(ROWS)[None, None].expand(3, 1, ROWS * LENGTH)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         policy.model.model.language_model(
             inputs_embeds=embeds,
             position_ids=positions,
-            attention_mask={"full_attention": None},
+            attention_mask={"full_attention": branches},
             use_cache=False,
         )
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

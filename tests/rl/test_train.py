@@ -81,7 +81,7 @@ def test_a_run_learns_records_and_resumes_bit_by_bit(data, tmp_path):
     assert metrics["select/kept"] == 2
     assert metrics["loss/num_tokens"] > 0
     # one update a step: the learner sees the very weights that sampled
-    assert metrics["loss/sampler_kl"] < 1e-9
+    assert metrics["loss/sampler_kl"] < 1e-8
     assert reader.recorded_steps() == [("train", 1), ("train", 2)]
     records = reader.groups(2, "train")
     assert len(records) == metrics["select/drawn"]
