@@ -85,7 +85,7 @@ class Arithmetic:
         """What `value.name(...)` is."""
         return UNKNOWN
 
-    def function(self, name: str, args: Sequence[object]) -> object:
+    def function(self, name: str, args: Sequence[object], named: Mapping[str, object]) -> object:
         """What a call by name is; `name` is the last part of a dotted one."""
         if name in ("tuple", "list") and len(args) == 1 and isinstance(args[0], tuple):
             return args[0]
@@ -187,11 +187,11 @@ class Arithmetic:
         args = [self.evaluate(argument) for argument in node.args]
         named = {word.arg or "": self.evaluate(word.value) for word in node.keywords}
         if isinstance(node.func, ast.Name):
-            return self.function(node.func.id, args)
+            return self.function(node.func.id, args, named)
         if isinstance(node.func, ast.Attribute):
             owner = self.evaluate(node.func.value)
             if owner is UNKNOWN:
-                return self.function(node.func.attr, args)
+                return self.function(node.func.attr, args, named)
             return self.method(owner, node.func.attr, args, named)
         return UNKNOWN
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from pyvision_rl.runs.schema import StoredTrajectory
 from pyvision_rl.viewer.index import Ref, RunIndex
 from pyvision_rl.viewer.looks import Looks, VideoFacts, find_looks
 from pyvision_rl.viewer.media import sizes_in_runtime, video_facts
+from pyvision_rl.viewer.pictures import Figures, Size
 from pyvision_rl.viewer.search import Fit
 from pyvision_rl.viewer.turns import TurnView, view_turns
 
@@ -112,7 +113,11 @@ def view_group(index: RunIndex, phase: str, step: int, group: int) -> list[Traje
     stored = index.reader.stored(step, phase, [group])
     if len(stored) != len(rows):
         raise InputError(f"{index.reader.path}: step {step} in {phase}: turns do not fit")
-    return [_view(phase, step, *pair) for pair in zip(stored, rows, strict=True)]
+    sizes = _image_sizes(index, phase, step)
+    return [
+        _view(Ref(phase, step, group, member.index), member, row, sizes, exact=index.exact_figures)
+        for member, row in zip(stored, rows, strict=True)
+    ]
 
 
 def view_trajectory(index: RunIndex, ref: Ref) -> TrajectoryView:
@@ -160,9 +165,12 @@ def view_groups(index: RunIndex, phase: str, step: int) -> list[GroupView]:
     return [_view_group(members, thumbnails.get(key, "")) for key, members in groups.items()]
 
 
-def _view(phase: str, step: int, stored: StoredTrajectory, row: Row) -> TrajectoryView:
+def _view(
+    ref: Ref, stored: StoredTrajectory, row: Row, image_sizes: Mapping[str, Size], *, exact: bool
+) -> TrajectoryView:
     sizes = sizes_in_runtime(stored.prompt.text, stored.task_images)
     facts = [video_facts(path) for path in stored.task_videos]
+    turns = view_turns(stored.turns, len(stored.task_images))
     images = tuple(
         GivenImage(
             size=sizes.get(k),
@@ -173,15 +181,43 @@ def _view(phase: str, step: int, stored: StoredTrajectory, row: Row) -> Trajecto
         for k, path in enumerate(stored.task.images)
     )
     return TrajectoryView(
-        ref=Ref(phase, step, stored.group, stored.index),
+        ref=ref,
         row=_for_browser(row),
         prompt=stored.prompt.text,
         num_prompt_tokens=len(stored.prompt.token_ids),
         images=images,
         videos=tuple(map(_view_video, stored.task_videos, facts)),
-        turns=view_turns(stored.turns, len(stored.task_images)),
-        looks=find_looks([turn.code for turn in stored.turns], sizes, dict(enumerate(facts))),
+        turns=turns,
+        looks=find_looks(
+            [turn.code for turn in stored.turns],
+            sizes,
+            dict(enumerate(facts)),
+            _figures(turns, image_sizes),
+            exact=exact,
+        ),
     )
+
+
+def _figures(turns: Sequence[TurnView], sizes: Mapping[str, Size]) -> dict[int, Figures]:
+    """What each turn showed, those turns of whose figures all sizes are known."""
+    return {
+        place: Figures(turn.result.first_figure, tuple(map(sizes.__getitem__, turn.result.figures)))
+        for place, turn in enumerate(turns)
+        if turn.result and sizes.keys() >= set(turn.result.figures)
+    }
+
+
+def _image_sizes(index: RunIndex, phase: str, step: int) -> dict[str, Size]:
+    """Width and height of a step's images by sha1; none where their file cannot be read, which
+    each image then says for itself.
+    """
+    path = record_path(index.reader.path, "images", phase, step)
+    try:
+        columns = read_table(path, ["sha1", "width", "height"]).to_pydict()
+    except InputError:
+        return {}
+    sides = zip(columns["width"], columns["height"], strict=True)
+    return dict(zip(columns["sha1"], sides, strict=True))
 
 
 def _for_browser(row: Row) -> Row:

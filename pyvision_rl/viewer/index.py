@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+import yaml
 
 from pyvision_rl.errors import InputError
 from pyvision_rl.runs import MetricRow, RunReader
@@ -75,6 +77,17 @@ class RunIndex:
     def steps(self) -> list[RecordKey]:
         """(phase, step) of all records that can be read, sorted."""
         return sorted(self._parts)
+
+    @cached_property
+    def exact_figures(self) -> bool:
+        """Whether the run shows an image that is drawn alone at its own size, without axes."""
+        try:
+            tree = yaml.safe_load(self.reader.config_yaml)
+        except (OSError, yaml.YAMLError):
+            return False
+        for name in ("agent", "sandbox", "figures"):
+            tree = tree.get(name) if isinstance(tree, dict) else None
+        return tree == "pixels"
 
     @property
     def said(self) -> SaidText:

@@ -8,12 +8,23 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from pyvision_rl.viewer.arithmetic import UNKNOWN, Arithmetic, is_number, numbers
+from pyvision_rl.viewer.pictures import (
+    MATPLOTLIB,
+    Box,
+    Figures,
+    Picture,
+    Size,
+    figure_picture,
+    whole_picture,
+)
 
 MAX_LOOKS = 400
 """Looks kept of one trajectory."""
 
+_DPI = 100
 _SAME_GEOMETRY = frozenset(
     {"convert", "copy", "filter", "point", "astype", "enhance", "array", "asarray", "fromarray"}
     | {"Contrast", "Sharpness", "Brightness", "Color", "autocontrast", "equalize", "grayscale"}
@@ -25,12 +36,13 @@ _SAME_GEOMETRY = frozenset(
 class Crop:
     """A part of `image_clue_{image}` that the program of a turn cut out.
 
-    `box` is left, top, right, bottom in pixels of that image as it is in the runtime.
+    `box` is in pixels of that image as it is in the runtime, where it has `size`.
     """
 
     turn: int
     image: int
-    box: tuple[float, float, float, float]
+    box: Box
+    size: Size
 
 
 @dataclass(frozen=True)
@@ -59,27 +71,6 @@ class VideoFacts:
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """An image made of the `box` of a given one, itself `width` x `height` pixels large."""
-
-    image: int
-    box: tuple[float, float, float, float]
-    width: float
-    height: float
-
-    def part(self, left: float, top: float, right: float, bottom: float) -> _Picture | None:
-        """The picture of a part given in this picture's own pixels, None where it is empty."""
-        left, right = max(0.0, left), min(self.width, right)
-        top, bottom = max(0.0, top), min(self.height, bottom)
-        if right <= left or bottom <= top:
-            return None
-        x0, y0, x1, y1 = self.box
-        across, down = (x1 - x0) / self.width, (y1 - y0) / self.height
-        box = (x0 + left * across, y0 + top * down, x0 + right * across, y0 + bottom * down)
-        return _Picture(self.image, box, right - left, bottom - top)
-
-
-@dataclass(frozen=True)
 class _Video:
     number: int
     facts: VideoFacts
@@ -93,63 +84,86 @@ class _Found:
 
 def find_looks(
     codes: Sequence[str | None],
-    images: Mapping[int, tuple[int, int]],
+    images: Mapping[int, Size],
     videos: Mapping[int, VideoFacts],
+    figures: Mapping[int, Figures] = MappingProxyType({}),
+    *,
+    exact: bool = False,
 ) -> Looks:
     """Looks in the programs of a trajectory's turns (None: no program), in order.
 
-    `images` and `videos` hold the sizes of those whose size in the runtime is known.
+    `images` and `videos` hold the sizes of those whose size in the runtime is known, `figures` what
+    a turn showed. `exact`: a figure of one image alone has that image's pixels and nothing else.
     """
     reader = _Reader(images, videos)
     for turn, code in enumerate(codes):
         if code is not None:
-            reader.turn = turn
+            reader.begin(turn)
             reader.read(code)
+            if turn in figures:
+                reader.take_figures(figures[turn], exact=exact)
     return Looks(tuple(reader.found.crops), tuple(reader.found.fetches))
 
 
 class _Reader(Arithmetic):
     """Arithmetic that knows images and videos."""
 
-    def __init__(
-        self, images: Mapping[int, tuple[int, int]], videos: Mapping[int, VideoFacts]
-    ) -> None:
-        pictures = {
-            f"image_clue_{k}": _Picture(k, (0.0, 0.0, float(w), float(h)), w, h)
-            for k, (w, h) in images.items()
-        }
+    def __init__(self, images: Mapping[int, Size], videos: Mapping[int, VideoFacts]) -> None:
+        pictures = {f"image_clue_{k}": whole_picture(k, size) for k, size in images.items()}
         readers = {f"video_clue_{k}": _Video(k, facts) for k, facts in videos.items()}
         super().__init__(pictures | readers)
         self.turn = 0
         self.found = _Found()
+        self.drawn: list[Picture | None] = []
+        self.figure_sizes: list[Size] = []
+
+    def begin(self, turn: int) -> None:
+        """What follows is the program of another turn."""
+        self.turn = turn
+        self.drawn = []
+        self.figure_sizes = []
+
+    def take_figures(self, figures: Figures, *, exact: bool) -> None:
+        """Give the figures that the program just read has shown their names."""
+        each_drawn = exact and len(self.drawn) == len(figures.sizes)
+        candidates = self.figure_sizes if exact else [*self.figure_sizes, MATPLOTLIB]
+        for place, size in enumerate(figures.sizes):
+            drawn = self.drawn[place] if each_drawn else None
+            number = figures.first + place
+            picture = figure_picture(number, size, drawn, candidates)
+            self.names[f"image_clue_{number}"] = picture
 
     def attribute(self, value: object, name: str) -> object:
-        if isinstance(value, _Picture):
+        if isinstance(value, Picture):
             width, height = int(value.width), int(value.height)
             known = {"width": width, "height": height, "size": (width, height)}
             return (known | {"shape": (height, width, 3)}).get(name, UNKNOWN)
         return UNKNOWN
 
     def item(self, value: object, index: ast.expr) -> object:
-        if isinstance(value, _Picture):
+        if isinstance(value, Picture):
             return self._slice(value, index)
         if isinstance(value, _Video):
             self._fetch(value, self._frame_numbers(value, index))
             return UNKNOWN
         return super().item(value, index)
 
-    def function(self, name: str, args: Sequence[object]) -> object:
+    def function(self, name: str, args: Sequence[object], named: Mapping[str, object]) -> object:
         first = args[0] if args else UNKNOWN
-        if isinstance(first, _Picture) and name in _SAME_GEOMETRY:
+        if name == "imshow":
+            self.drawn.append(first if isinstance(first, Picture) else None)
+        if inches := numbers(named.get("figsize"), 2):
+            self.figure_sizes.append((round(inches[0] * _DPI), round(inches[1] * _DPI)))
+        if isinstance(first, Picture) and name in _SAME_GEOMETRY:
             return first
         if isinstance(first, _Video) and name == "len" and first.facts.num_frames:
             return first.facts.num_frames
-        return super().function(name, args)
+        return super().function(name, args, named)
 
     def method(
         self, value: object, name: str, args: Sequence[object], named: Mapping[str, object]
     ) -> object:
-        if isinstance(value, _Picture):
+        if isinstance(value, Picture):
             return self._picture_method(value, name, [*args, *named.values()])
         if isinstance(value, _Video):
             return self._video_method(value, name, args)
@@ -157,28 +171,29 @@ class _Reader(Arithmetic):
             return tuple(int(part) for part in value) if all(map(is_number, value)) else UNKNOWN
         return UNKNOWN
 
-    def _picture_method(self, picture: _Picture, name: str, args: Sequence[object]) -> object:
+    def _picture_method(self, picture: Picture, name: str, args: Sequence[object]) -> object:
         if name == "crop":
             box = numbers(args[0], 4) if args else None
             return self._cut(picture, *box) if box else UNKNOWN
         if name == "resize":
             size = numbers(args[0], 2) if args else None
             fits = size is not None and min(size) >= 1
-            return _Picture(picture.image, picture.box, *size) if size and fits else UNKNOWN
+            return picture.resized(*size) if size and fits else UNKNOWN
         return picture if name in _SAME_GEOMETRY else UNKNOWN
 
     def _cut(
-        self, picture: _Picture, left: float, top: float, right: float, bottom: float
+        self, picture: Picture, left: float, top: float, right: float, bottom: float
     ) -> object:
         part = picture.part(left, top, right, bottom)
         if part is None:
             return UNKNOWN
-        crop = Crop(self.turn, part.image, part.box)
-        if part.box != picture.box and crop not in self.found.crops and self._room():
-            self.found.crops.append(crop)
+        for layer, before in zip(part.layers, picture.layers, strict=True):
+            crop = Crop(self.turn, layer.image, layer.box, layer.whole)
+            if layer.box != before.box and crop not in self.found.crops and self._room():
+                self.found.crops.append(crop)
         return part
 
-    def _slice(self, picture: _Picture, index: ast.expr) -> object:
+    def _slice(self, picture: Picture, index: ast.expr) -> object:
         """`array[top:bottom, left:right]`, each bound optional or counted from the end."""
         parts = index.elts[:2] if isinstance(index, ast.Tuple) else [index]
         if not all(isinstance(part, ast.Slice) and part.step is None for part in parts):

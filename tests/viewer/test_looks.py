@@ -3,6 +3,7 @@
 import pytest
 
 from pyvision_rl.viewer.looks import Crop, Fetch, VideoFacts, find_looks
+from pyvision_rl.viewer.pictures import Figures
 
 SIZE = {0: (672, 480)}
 
@@ -92,4 +93,43 @@ def test_frames_of_a_video():
 
 def test_every_known_image_has_crops_of_its_own():
     looks = find_looks(["image_clue_1.crop((0, 0, 5, 5))"], {0: (9, 9), 1: (20, 20)}, {})
-    assert looks.crops == (Crop(0, 1, (0, 0, 5, 5)),)
+    assert looks.crops == (Crop(0, 1, (0, 0, 5, 5), (20, 20)),)
+
+
+SHOW = "plt.imshow(image_clue_0.crop((100, 50, 300, 250)))\nplt.show()"
+ENLARGED = "plt.imshow(image_clue_0.crop((100, 50, 300, 250)).resize((400, 400)))"
+
+
+@pytest.mark.parametrize(
+    ("first", "recorded", "exact", "size", "beneath"),
+    [
+        (SHOW, (196, 196), True, (200, 200), (110, 70, 130, 90)),
+        (ENLARGED, (392, 392), True, (400, 400), (105, 60, 115, 70)),
+        (ENLARGED, (140, 140), True, (400, 400), (105, 60, 115, 70)),
+        (SHOW, (644, 476), False, (640, 480), None),
+        (SHOW, (644, 476), True, (644, 476), None),
+        (f"plt.figure(figsize=(10, 5))\n{SHOW}", (1008, 504), False, (1000, 500), None),
+        (f"{SHOW}\nplt.imshow(mask)", (196, 196), True, (196, 196), None),
+        ("plt.imshow(blur(image_clue_0))", (84, 84), True, (84, 84), None),
+    ],
+)
+def test_a_crop_of_a_figure_lies_in_the_figure(first, recorded, exact, size, beneath):
+    """And in the given image where the figure has its very pixels."""
+    second = "image_clue_1.crop((10, 20, 30, 40))"
+    figures = {0: Figures(1, (recorded,))}
+    looks = find_looks([first, second], SIZE, {}, figures, exact=exact)
+    expected = [Crop(1, 1, (10, 20, 30, 40), size)]
+    if beneath:
+        expected.append(Crop(1, 0, beneath, SIZE[0]))
+    assert [crop for crop in looks.crops if crop.turn == 1] == expected
+
+
+def test_figures_of_one_turn_are_told_apart():
+    shows = "    plt.imshow(image_clue_0.crop((k*99, 0, k*99+84, 84)))\n    plt.show()"
+    code = f"for k in range(2):\n{shows}"
+    figures = {0: Figures(1, ((84, 84), (84, 84)))}
+    looks = find_looks([code, "image_clue_2.crop((0, 0, 9, 9))"], SIZE, {}, figures, exact=True)
+    assert looks.crops[2:] == (
+        Crop(1, 2, (0, 0, 9, 9), (84, 84)),
+        Crop(1, 0, (99, 0, 108, 9), SIZE[0]),
+    )

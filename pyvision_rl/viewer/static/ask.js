@@ -1,16 +1,19 @@
-// Asking the agent about an image of one's own: its turns appear as they come.
+// Asking the agent about images and videos of one's own: its turns appear as they come.
 import { h, notice, pill, reveal, words } from "./dom.js";
 import { openLightbox } from "./lightbox.js";
-import { givenMedia } from "./trajectory.js";
+import { givenMedia, toTurn } from "./trajectory.js";
 import { figuresOf, turnNode } from "./turns.js";
 
-function readDataUrl(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
+async function sendFile(file) {
+  const response = await fetch(`/api/file?${new URLSearchParams({ name: file.name })}`, { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
+  const answer = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
+  if (!response.ok) throw new Error(answer.error);
+  return { ...answer, name: file.name, url: URL.createObjectURL(file) };
+}
+
+function previewNode(file, name) {
+  const shown = file.kind === "image" ? h("img", { src: file.url, alt: name }) : h("video", { src: file.url, controls: true, muted: true, preload: "metadata", "aria-label": name });
+  return h("figure", {}, shown, h("figcaption", {}, h("code", {}, name), h("span", { class: "muted" }, ` ${file.name}`)));
 }
 
 async function* lines(response) {
@@ -26,25 +29,36 @@ async function* lines(response) {
 }
 
 export async function askPage(route, app) {
-  const files = h("input", { type: "file", accept: "image/*", multiple: true, id: "files" });
+  const files = h("input", { type: "file", accept: "image/*,video/*", multiple: true, id: "files" });
   const question = h("textarea", { id: "question", rows: 2, placeholder: "What do you want to know about it?" });
   const send = h("button", { type: "submit", class: "button primary" }, "Ask");
   const preview = h("div", { class: "preview" });
   const media = h("div", { class: "media" });
   const turns = h("ol", { class: "turns" });
   const status = h("p", { class: "ending muted", role: "status" });
-  let urls = [];
+  let sent = [];
+  let sending = null;
+  const ofKind = (kind) => sent.filter((file) => file.kind === kind);
 
-  async function choose() {
-    urls = await Promise.all([...files.files].map(readDataUrl));
-    preview.replaceChildren(...urls.map((url, place) => h("img", { src: url, alt: `image_clue_${place}` })));
+  // Files go to the server as soon as they are chosen; a question waits for them.
+  async function choose(chosen) {
+    for (const file of sent) URL.revokeObjectURL(file.url);
+    sent = [];
+    preview.replaceChildren(notice("reading"));
+    sent = await Promise.all(chosen.map(sendFile));
+    preview.replaceChildren(...["image", "video"].flatMap((kind) => ofKind(kind).map((file, place) => previewNode(file, `${kind}_clue_${place}`))));
   }
-  files.addEventListener("change", choose);
+  function take(chosen) {
+    sending = choose([...chosen]).catch((error) => { preview.replaceChildren(notice(error.message, "bad")); });
+  }
+  files.addEventListener("change", () => take(files.files));
 
   async function ask(event) {
     event.preventDefault();
-    if (!question.value.trim()) { question.focus(); return; }
+    if (!question.value.trim() || send.disabled) { question.focus(); return; }
     send.disabled = true;
+    await sending;
+    if (preview.querySelector(".bad")) { send.disabled = false; return; }
     turns.replaceChildren();
     media.replaceChildren();
     status.replaceChildren(h("span", { class: "thinking" }, "the agent is thinking"));
@@ -52,31 +66,33 @@ export async function askPage(route, app) {
     const views = [];
     let opening = null;
     try {
-      const response = await fetch("/api/ask", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ question: question.value, images: urls }) });
+      const response = await fetch("/api/ask", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ question: question.value, files: sent.map((file) => file.file) }) });
       for await (const message of lines(response)) {
         for (const [sha1, url] of Object.entries(message.images ?? {})) images.set(sha1, url);
         if (message.error) throw new Error(message.error);
-        if (message.opening) opening = message.opening;
+        if (message.opening) { opening = message.opening; preview.replaceChildren(); }
         if (message.turn) {
           views.push(message.turn);
           opening.looks = message.looks;
           opening.turns = views;
-          const figures = figuresOf(views, (sha1) => images.get(sha1));
-          turns.append(turnNode(message.turn, views.length - 1, figures.at(-1), (place) => openLightbox(figures.flat(), place)));
+          const figures = figuresOf(opening, (sha1) => images.get(sha1));
+          turns.replaceChildren(...views.map((turn, place) => turnNode(turn, place, figures[place], (index) => openLightbox(figures.flat(), index), toTurn)));
           reveal(turns.lastElementChild, "nearest");
         }
-        if (opening) media.replaceChildren(...givenMedia(opening, (k) => urls[k] ?? null, (sha1) => images.get(sha1), () => {}));
+        if (opening) media.replaceChildren(...givenMedia(opening, (k) => ofKind("image")[k]?.url ?? null, (sha1) => images.get(sha1), () => {}));
         if (message.stop) status.replaceChildren(message.answer === null ? pill(words(message.stop), "warn") : pill(`answer: ${message.answer}`, "good"));
       }
     } catch (error) {
       status.replaceChildren(notice(error.message, "bad"));
     } finally {
       send.disabled = false;
-      preview.replaceChildren();
     }
   }
   question.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey) ask(event); });
-  const form = h("form", { class: "card ask", onsubmit: ask },
-    h("label", { class: "field" }, h("span", {}, "Images"), files), preview, h("label", { class: "field" }, h("span", {}, "Question"), question), send, h("span", { class: "muted" }, app.hello.model));
+  const form = h("form", {
+    class: "card ask", onsubmit: ask, ondragover: (event) => event.preventDefault(),
+    ondrop: (event) => { event.preventDefault(); files.files = event.dataTransfer.files; take(files.files); },
+  },
+    h("label", { class: "field" }, h("span", {}, "Images or videos"), files), preview, h("label", { class: "field" }, h("span", {}, "Question"), question), send, h("span", { class: "muted" }, app.hello.model));
   return { title: "Ask", node: h("div", { class: "page trajectory" }, h("div", { class: "columns" }, h("aside", {}, form, media), h("div", { class: "conversation" }, turns, status))) };
 }

@@ -20,14 +20,17 @@ function boxShape(crop, width, height, onPick) {
     s("text", { x: left + wide / 2, y: labelTop + size * 0.78, "font-size": size * 0.82, "text-anchor": "middle" }, label));
 }
 
-// size: of the image in the runtime, in whose pixels the crops are given.
-export function imageWithBoxes({ url, alt, size, crops, onPick, onOpen }) {
+// An image with what programs cut out of it, drawn in the pixels that it has in the runtime.
+export function imageWithBoxes({ url, alt, crops, onPick, onOpen }) {
   const image = h("img", { src: url, alt, onclick: onOpen });
   image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth < 240));
-  const drawn = size && crops.length
-    ? s("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, preserveAspectRatio: "none", "aria-hidden": "true" }, crops.map((crop) => boxShape(crop, size[0], size[1], onPick)))
-    : null;
-  return h("div", { class: "boxed" }, image, drawn);
+  return h("div", { class: "boxed" }, image, boxesOver(crops, onPick));
+}
+
+export function boxesOver(crops, onPick) {
+  if (!crops.length) return null;
+  const [width, height] = crops[0].size;
+  return s("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, crops.map((crop) => boxShape(crop, width, height, onPick)));
 }
 
 function clock(seconds) {

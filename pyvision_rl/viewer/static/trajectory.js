@@ -10,7 +10,7 @@ function readRef(parts) {
   return { phase: parts[1], step: Number(parts[2]), group: Number(parts[3]), index: Number(parts[4]) };
 }
 
-function toTurn(place) {
+export function toTurn(place) {
   const node = document.getElementById(`turn-${place}`);
   reveal(node);
   node?.classList.remove("flash");
@@ -26,7 +26,7 @@ export function givenMedia(view, originalUrl, seenUrl, onPick) {
     const holder = h("div", {});
     const name = `image_clue_${k}`;
     const draw = (url) => holder.replaceChildren(imageWithBoxes({
-      url, alt: name, size: image.size, crops, onPick,
+      url, alt: name, crops, onPick,
       onOpen: () => openLightbox([{ url, caption: name }], 0),
     }));
     if (!original && !seen) return h("div", { class: "given-image" }, notice(`${name} is not here any more: ${image.path}`, "warn"));
@@ -87,7 +87,7 @@ export async function trajectoryPage(route, app) {
   let neighbours = found.neighbours;
   const { row } = view;
   const url = (sha1) => app.source.image(run, ref, sha1);
-  const figures = figuresOf(view.turns, url);
+  const figures = figuresOf(view, url);
   const open = (place) => openLightbox(figures.flat(), place);
   const go = (target) => { if (target) location.hash = trajectoryAddress(run, target, query); };
   const beside = (by) => {
@@ -126,7 +126,7 @@ export async function trajectoryPage(route, app) {
     facts(row));
   const main = h("div", { class: "conversation" }, turnStrip(view.turns, toTurn),
     h("details", { class: "prompt" }, h("summary", {}, `Prompt, ${plural(view.num_prompt_tokens, "token")}`), h("pre", {}, view.prompt)),
-    h("ol", { class: "turns" }, view.turns.map((turn, place) => turnNode(turn, place, figures[place], open))),
+    h("ol", { class: "turns" }, view.turns.map((turn, place) => turnNode(turn, place, figures[place], open, toTurn))),
     h("p", { class: "ending muted" }, `Ended: ${words(row.stop)}.`),
     h("button", { type: "button", class: "button", id: "show-tokens", onclick: toggleTokens }, "Tokens and log-probs"), tokens);
   return {
@@ -145,13 +145,13 @@ export async function trajectoryPage(route, app) {
 }
 
 function column(app, run, view) {
-  const figures = figuresOf(view.turns, (sha1) => app.source.image(run, view.ref, sha1));
+  const figures = figuresOf(view, (sha1) => app.source.image(run, view.ref, sha1));
   const open = (place) => openLightbox(figures.flat(), place);
   return h("section", { class: "card column" },
     h("header", {}, h("a", { href: trajectoryAddress(run, view.ref) }, `#${view.ref.index}`), answerNode(view.row), rewardNode(view.row),
       h("div", { class: "muted" }, [plural(view.row.num_tool_calls, "call"), ` · ${words(view.row.stop)}`, view.row.dropped ? ` · not in the loss: ${reasonText(view.row.dropped)}` : ""])),
     h("ol", { class: "turns" }, view.turns.map((turn, place) => {
-      const node = turnNode(turn, place, figures[place], open);
+      const node = turnNode(turn, place, figures[place], open, () => {});
       node.removeAttribute("id");
       return node;
     })));

@@ -1,5 +1,5 @@
 // The turns of a trajectory: thought, program, output, figures, answer, and their tokens.
-import { turnColour } from "./boxes.js";
+import { boxesOver, turnColour } from "./boxes.js";
 import { h, number, pill, plural } from "./dom.js";
 
 const LONG_LINES = 28;
@@ -23,33 +23,37 @@ function segmentNode(segment) {
   return h("p", { class: "thought" }, text);
 }
 
-function figureNode(item, index, open) {
+// A figure, with what later programs cut out of it.
+function figureNode(item, open, onPick) {
   const image = h("img", { src: item.url, alt: item.caption, loading: "lazy" });
   image.addEventListener("load", () => {
     image.classList.toggle("pixels", image.naturalWidth < 240);
     size.textContent = ` ${image.naturalWidth} × ${image.naturalHeight}`;
   });
   const size = h("span", { class: "muted" });
-  return h("figure", {}, h("button", { type: "button", class: "picture", onclick: () => open(index), "aria-label": `enlarge ${item.caption}` }, image), h("figcaption", {}, h("code", {}, item.caption), size));
+  return h("figure", {}, h("div", { class: "boxed-figure" }, h("button", { type: "button", class: "picture", onclick: () => open(item.place), "aria-label": `enlarge ${item.caption}` }, image), boxesOver(item.crops, onPick)), h("figcaption", {}, h("code", {}, item.caption), size));
 }
 
-function resultNode(result, figures, open) {
+function resultNode(result, figures, open, onPick) {
   const parts = [];
   if (result.output) parts.push(clamped(h("pre", { class: `output ${result.ok ? "" : "mixed"}` }, result.output), result.output));
   if (result.traceback) parts.push(clamped(h("pre", { class: "output error" }, result.traceback), result.traceback));
-  if (figures.length) parts.push(h("div", { class: "figures" }, figures.map((item) => figureNode(item, item.place, open))));
+  if (figures.length) parts.push(h("div", { class: "figures" }, figures.map((item) => figureNode(item, open, onPick))));
   if (!parts.length) parts.push(h("p", { class: "muted nothing" }, "The program printed and showed nothing."));
   return h("div", { class: `result ${result.ok ? "" : "failed"}` },
     h("div", { class: "label" }, h("span", {}, result.ok ? "output" : "output, with an error"), h("span", { class: "muted" }, [plural(result.num_tokens, "token"), result.num_visual_tokens ? `, ${number(result.num_visual_tokens)} of them visual` : ""])), parts);
 }
 
 // A figure's place is its number among all figures of the trajectory.
-export function figuresOf(turns, imageUrl) {
+export function figuresOf({ turns, looks }, imageUrl) {
   let place = 0;
-  return turns.map((turn) => (turn.result?.figures ?? []).map((sha1, index) => ({ url: imageUrl(sha1), caption: `image_clue_${turn.result.first_figure + index}`, place: place++ })));
+  return turns.map((turn) => (turn.result?.figures ?? []).map((sha1, index) => {
+    const number = turn.result.first_figure + index;
+    return { url: imageUrl(sha1), caption: `image_clue_${number}`, place: place++, crops: looks.crops.filter((crop) => crop.image === number) };
+  }));
 }
 
-export function turnNode(turn, place, figures, open) {
+export function turnNode(turn, place, figures, open, onPick) {
   const notes = [];
   if (turn.finish === "length") notes.push(pill("cut at the token limit", "warn"));
   if (turn.has_code && !turn.result) notes.push(pill("program not run, or its result not taken", "warn"));
@@ -58,7 +62,7 @@ export function turnNode(turn, place, figures, open) {
     h("div", { class: "bullet", style: { "--turn": turnColour(place) } }, String(place + 1)),
     h("div", { class: "said" }, h("div", { class: "label" }, h("span", { class: "notes" }, `turn ${place + 1}`, notes), h("span", {}, plural(turn.num_tokens, "token"))),
       turn.segments.length ? turn.segments.map(segmentNode) : h("p", { class: "muted nothing" }, "The policy wrote nothing."),
-      turn.result && resultNode(turn.result, figures, open)));
+      turn.result && resultNode(turn.result, figures, open, onPick)));
 }
 
 export function turnStrip(turns, onPick) {
