@@ -7,7 +7,7 @@ RUNS ?= runs
 # Tests run beside each other; threads inside them would only fight for the same cores.
 test test-slow: export OMP_NUM_THREADS = 1
 
-.PHONY: help quickstart quickstart-short test test-slow lint format types imports wheel bench clean
+.PHONY: help quickstart quickstart-short quickstart-video quickstart-video-short test test-slow lint format types imports wheel bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,6 +28,15 @@ quickstart-short: $(STAMP)  ## the same in two RL steps on few items, its summar
 	$(BIN)/pyvision-rl quickstart --out $(RUNS)/quickstart-short \
 	  --rl.num_steps 2 --needle.num_train 96 --needle.num_test 30
 	$(BIN)/python scripts/check_summary.py $(RUNS)/quickstart-short/summary.json
+
+quickstart-video: $(STAMP)  ## the same on videos, of which the policy sees what it fetches
+	$(BIN)/pyvision-rl quickstart video --out $(RUNS)/quickstart-video
+
+quickstart-video-short: $(STAMP)  ## the same in two RL steps on few clips, its summary checked
+	rm -rf $(RUNS)/quickstart-video-short
+	$(BIN)/pyvision-rl quickstart video --out $(RUNS)/quickstart-video-short \
+	  --rl.num_steps 2 --needle_video.num_train 64 --needle_video.num_test 30
+	$(BIN)/python scripts/check_summary.py $(RUNS)/quickstart-video-short/summary.json
 
 test: $(STAMP)  ## everything that is not marked slow or gpu
 	$(BIN)/pytest -n 2 -m "not slow and not gpu"

@@ -10,6 +10,7 @@ from pathlib import Path
 STAGES = ("base", "sft", "rl")
 MODES = ("greedy", "sampled")
 KINDS = ("easy", "one_look", "two_looks")
+CLIP_KINDS = ("on_sheet", "between")
 SECONDS = ("sft", "rl", "eval", "total")
 SHARES = ("accuracy", "zero_call_share")
 ROUNDING = 1e-9
@@ -18,12 +19,16 @@ COUNTS = ("tool_calls_mean", "visual_tokens_mean", "num_tasks")
 
 def problems(summary: Mapping[str, object]) -> Iterator[str]:
     """One line for each thing that is missing or cannot be."""
+    is_video = "uniform" in summary
     for stage in STAGES:
         for mode in MODES:
             place = f"stages.{stage}.{mode}"
             yield from _figures(summary, place)
-            for kind in KINDS:
+            for kind in CLIP_KINDS if is_video else KINDS:
                 yield from _figures(summary, f"{place}.by_kind.{kind}")
+    if is_video:
+        yield from _figures(summary, "uniform")
+        yield from _number(summary, "uniform.ceiling", 1.0)
     for place in ("chance", "oracle"):
         yield from _number(summary, place, 1.0)
     for part in SECONDS:

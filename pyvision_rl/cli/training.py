@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from pyvision_rl.cli.parse import is_dry_run, parse_config, split_dry_run
+from pyvision_rl.cli.parse import is_dry_run, missing_extra, parse_config, split_dry_run
+
+if TYPE_CHECKING:
+    from pyvision_rl.distributed.config import DistributedConfig
 
 
 def quickstart(arguments: list[str]) -> int:
-    """Data, cold start, RL and evaluation of the embedded default."""
+    """Data, cold start, RL and evaluation of the embedded default, on images or on videos."""
     from importlib import resources
 
-    from pyvision_rl.quickstart import QuickstartConfig, run_quickstart
+    from pyvision_rl.quickstart import (
+        QuickstartConfig,
+        VideoQuickstartConfig,
+        run_quickstart,
+        run_video_quickstart,
+    )
 
-    shipped = resources.files("pyvision_rl.configs") / "quickstart.yaml"
+    is_video = arguments[:1] == ["video"]
+    name = "quickstart_video.yaml" if is_video else "quickstart.yaml"
+    shipped = resources.files("pyvision_rl.configs") / name
     with resources.as_file(shipped) as path:
-        config = parse_config("quickstart", QuickstartConfig, arguments, ["--config", str(path)])
-    asyncio.run(run_quickstart(config))
+        defaults = ["--config", str(path)]
+        if is_video:
+            command = "quickstart video"
+            config = parse_config(command, VideoQuickstartConfig, arguments[1:], defaults)
+            asyncio.run(run_video_quickstart(config))
+        else:
+            images = parse_config("quickstart", QuickstartConfig, arguments, defaults)
+            asyncio.run(run_quickstart(images))
     return 0
 
 
@@ -39,16 +56,43 @@ def sft(arguments: list[str]) -> int:
 def rl(arguments: list[str]) -> int:
     """Reinforcement learning; goes on where the run folder stands."""
     from pyvision_rl.console import say, stage
-    from pyvision_rl.rl.config import RLConfig
-    from pyvision_rl.rl.train import train
+    from pyvision_rl.distributed.config import DistributedConfig
 
     options, arguments = split_dry_run(arguments)
-    config = parse_config("rl", RLConfig, arguments)
-    if is_dry_run("rl", config, options):
+    config = parse_config("rl", DistributedConfig, arguments)
+    if config.engine == "verl":
+        return _rl_on_verl(config, options.dry_run)
+    run = config.embedded()
+    if is_dry_run("rl", run, options):
         return 0
+    from pyvision_rl.rl.train import train
+
     with stage("RL") as bar:
         checkpoint = asyncio.run(
-            train(config, lambda step, metrics: bar.step(step, config.num_steps, metrics))
+            train(run, lambda step, metrics: bar.step(step, run.num_steps, metrics))
+        )
+    say(f"checkpoint  {checkpoint}")
+    return 0
+
+
+def _rl_on_verl(config: DistributedConfig, is_dry: bool) -> int:
+    """The run on many GPUs, or what verl would be told."""
+    from pyvision_rl.console import say, stage
+
+    if is_dry:
+        from pyvision_rl.distributed.dry_run import dry_run
+
+        lines, ok = dry_run(config)
+        for line in lines:
+            say(line)
+        return 0 if ok else 2
+    try:
+        from pyvision_rl.distributed.launch import train_on_verl
+    except ModuleNotFoundError as error:
+        raise missing_extra("rl --engine verl", error, "verl") from error
+    with stage("RL on verl") as bar:
+        checkpoint = train_on_verl(
+            config, lambda step, metrics: bar.step(step, config.num_steps, metrics)
         )
     say(f"checkpoint  {checkpoint}")
     return 0

@@ -35,7 +35,7 @@ _QUALITY = "23"
 class NeedleVideoConfig:
     """Size of a needle-video data set."""
 
-    num_train: int = 384
+    num_train: int = 256
     """Training clips."""
     num_test: int = 200
     """Test clips."""

@@ -21,8 +21,7 @@ def figures() -> dict[str, object]:
     }
 
 
-def whole() -> dict[str, object]:
-    kinds = ("easy", "one_look", "two_looks")
+def whole(kinds: tuple[str, ...] = ("easy", "one_look", "two_looks")) -> dict[str, object]:
     mode = {**figures(), "by_kind": {kind: figures() for kind in kinds}}
     stages = {
         stage: {name: copy.deepcopy(mode) for name in ("greedy", "sampled")}
@@ -69,6 +68,14 @@ def test_a_flaw_is_named(place: str, value: object) -> None:
     found = list(problems(changed(place, value)))
     assert found
     assert all(place.rsplit(".", 1)[0] in line for line in found)
+
+
+def test_a_summary_on_videos_holds_the_uniform_context() -> None:
+    summary = whole(("on_sheet", "between"))
+    summary["uniform"] = {**figures(), "ceiling": 0.7}
+    assert list(problems(summary)) == []
+    summary["uniform"] = figures()
+    assert [line.split(":")[0] for line in problems(summary)] == ["uniform.ceiling"]
 
 
 def test_an_empty_summary() -> None:
