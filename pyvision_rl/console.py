@@ -43,6 +43,8 @@ STEP_FIELDS = (
     ("rollout/visual_tokens", "visual tokens", "{:.0f}"),
     ("select/kept", "groups", "{:.0f}"),
     ("loss/sft", "loss", "{:.3f}"),
+    ("eval/format", "well formed", "{:.0%}"),
+    ("eval/accuracy", "right", "{:.0%}"),
     ("loss/entropy", "entropy", "{:.2f}"),
     ("learner/grad_norm", "grad", "{:.2f}"),
     ("rate/tokens_per_s", "tokens/s", "{:.0f}"),

@@ -84,7 +84,8 @@ def split_by_tokens(
         num_new = len(row) - (0 if before is None else num_common(before, row))
         if part and num_tokens + num_new > max_tokens:
             yield part
-            part, num_tokens, num_new = [], 0, len(row)
+            part = []
+            num_tokens, num_new = 0, len(row)
         part.append(samples[index])
         num_tokens, before = num_tokens + num_new, row
     if part:

@@ -30,6 +30,7 @@ class Panel:
 
 PANELS = (
     Panel("Accuracy on unseen tasks", "eval/accuracy", share=True),
+    Panel("Well-formed trajectories on unseen tasks", "eval/format", share=True),
     Panel("Calls on unseen tasks", "eval/tool_calls_mean"),
     Panel("Accuracy of rollouts", "reward/accuracy", share=True),
     Panel("Reward of rollouts", "reward/mean"),

@@ -13,6 +13,7 @@ from pyvision_rl.runs.config import dump_config, resolve_model
 from pyvision_rl.runs.track import Track
 from pyvision_rl.sft.data import encode_trace
 from pyvision_rl.sft.train import SFTTrainConfig, num_steps, train
+from pyvision_rl.sft.unseen import Unseen, UnseenConfig
 
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 """Called after every step with its number, from 1, the number in all, and its metrics."""
@@ -34,12 +35,15 @@ class SFTConfig:
     """Decides the order of the traces."""
     train: SFTTrainConfig = field(default_factory=SFTTrainConfig)
     """Optimizer and schedule."""
+    unseen: UnseenConfig = field(default_factory=UnseenConfig)
+    """Tasks to play during training: format and accuracy."""
     track: Track = "none"
     """Service that gets the metrics too."""
 
 
 def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
     """Train and save; returns the checkpoint's folder, in Hugging Face layout."""
+    unseen = Unseen(config.unseen, config.seed)
     traces = read_traces(config.data, image_root=config.image_root or None)
     policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
     samples = [encode_trace(trace, policy.codec) for trace in traces]
@@ -47,6 +51,8 @@ def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
     with RunFolder.create(Path(config.out), dump_config(config), track=config.track) as run:
 
         def log(step: int, metrics: dict[str, float]) -> None:
+            if unseen.is_due(step, total):
+                metrics |= unseen.play(policy)
             run.log(step, metrics)
             on_step(step, total, metrics)
 

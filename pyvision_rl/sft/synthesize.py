@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pyvision_rl.data.readers import read_tasks
-from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.errors import ConfigError, MediaError
 from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.model.server_engine import ServerEngine, TokenUsage
 from pyvision_rl.reward.grading import StageGrader, open_grader
@@ -268,7 +268,7 @@ class _Teaching:
         """The teacher's episode; None, with a note, where the task's media cannot be read now."""
         try:
             (trajectory,) = await run_group(self._metered(usage), task, 1, seed)
-        except InputError as error:
+        except MediaError as error:
             logger.warning("task %s is left out: %s", task.id, error)
             self.store.add_unplayed(task)
             return None

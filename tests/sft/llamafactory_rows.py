@@ -1,6 +1,6 @@
 """Run by LLaMA-Factory's Python in an exported folder: the rows that its trainer would see.
 
-Prints one json object a row: ids, labels, and the mean of the first image's patches.
+Writes a json list: ids, labels, and the sum over all patches of its images, per channel and place.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ def main(recipe: str, out: str) -> None:
     data = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
     rows = []
     for row in data["train_dataset"]:
-        lengths = [len(row["images"])], [0], [0]
+        images = row["images"] or []
+        lengths = [len(images)], [0], [0]
         inputs = template.mm_plugin.get_mm_inputs(
-            row["images"], [], [], *lengths, [row["input_ids"]], module["processor"]
+            images, [], [], *lengths, [row["input_ids"]], module["processor"]
         )
-        grid = inputs["image_grid_thw"].tolist()
-        pixels = inputs["pixel_values"].double()
+        patches = inputs.get("pixel_values")
         rows.append(
             {
                 "ids": row["input_ids"],
                 "labels": row["labels"],
-                "grid": grid,
-                "pixels": [float(pixels.sum()), float(pixels.abs().sum())],
+                "pixels": [] if patches is None else patches.double().sum(0).tolist(),
             }
         )
     Path(out).write_text(json.dumps(rows))

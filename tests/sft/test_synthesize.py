@@ -56,7 +56,8 @@ OUTCOMES = {
 
 
 def item_of(messages) -> int:
-    return int(re.search(r"item (\d+)", json.dumps(messages[1]["content"]))[1])
+    (number,) = re.findall(r"item (\d+)", json.dumps(messages[1]["content"]))
+    return int(number)
 
 
 def num_done(messages) -> int:
