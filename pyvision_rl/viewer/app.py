@@ -32,7 +32,7 @@ from pyvision_rl.viewer.detail import (
 from pyvision_rl.viewer.export import export_page
 from pyvision_rl.viewer.index import Ref, RunIndex
 from pyvision_rl.viewer.library import Library
-from pyvision_rl.viewer.media import original_image
+from pyvision_rl.viewer.media import film_strip, original_image, video_frame
 from pyvision_rl.viewer.query import Query, parse_query
 from pyvision_rl.viewer.search import find_excerpts, find_rows
 from pyvision_rl.viewer.tokens import TokenReader
@@ -134,6 +134,8 @@ class _Api:
             *[Route(f"/api/{name}", self._json(answer)) for name, answer in answers.items()],
             Route("/image", self._guarded(self.image)),
             Route("/original", self._guarded(self.original)),
+            Route("/film", self._guarded(self.film)),
+            Route("/frame", self._guarded(self.frame)),
             Route("/export", self._guarded(self.export)),
         ]
 
@@ -216,6 +218,21 @@ class _Api:
         data, kind = original_image(images[k].path)
         return Response(data, media_type=kind, headers=_keep(600))
 
+    def film(self, params: Params) -> Response:
+        """A few frames of the task's video, side by side."""
+        return _jpeg(film_strip(self._video_path(params)))
+
+    def frame(self, params: Params) -> Response:
+        """One frame of the task's video."""
+        return _jpeg(video_frame(self._video_path(params), _number(params, "frame")))
+
+    def _video_path(self, params: Params) -> str:
+        videos = stored_trajectory(self._run(params), _ref(params)).task_videos
+        k = _number(params, "k")
+        if not 0 <= k < len(videos):
+            raise InputError(f"no video {k}: the task has {len(videos)}")
+        return videos[k]
+
     def export(self, params: Params) -> Response:
         name = _text(params, "run")
         page = export_page(self._run(params), name, _query(params), MAX_EXPORT)
@@ -276,6 +293,10 @@ def _number(params: Params, name: str, default: int | None = None) -> int:
     if not value.isdecimal() or len(value) > 15:
         raise InputError(f"address with {name}={value!r}: must be a whole number")
     return int(value)
+
+
+def _jpeg(data: bytes) -> Response:
+    return Response(data, media_type="image/jpeg", headers=_keep(600))
 
 
 def _keep(seconds: int) -> dict[str, str]:

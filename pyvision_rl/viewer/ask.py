@@ -23,7 +23,7 @@ from pyvision_rl.rollout.episode import Agent, Opening, open_task, run_episode
 from pyvision_rl.rollout.videos import read_info
 from pyvision_rl.sandbox.config import FigureStyle
 from pyvision_rl.types import Task, Turn
-from pyvision_rl.viewer.detail import GivenImage, GivenVideo
+from pyvision_rl.viewer.detail import GivenFrame, GivenImage, GivenVideo
 from pyvision_rl.viewer.looks import Looks, VideoFacts, find_looks
 from pyvision_rl.viewer.pictures import Figures
 from pyvision_rl.viewer.turns import TurnView, store_turn, view_turn
@@ -56,6 +56,7 @@ class _OpeningView:
     num_prompt_tokens: int
     images: tuple[GivenImage, ...]
     videos: tuple[GivenVideo, ...]
+    frames: tuple[GivenFrame, ...] = ()
     looks: Looks = Looks()  # noqa: RUF009 - frozen
     turns: tuple[TurnView, ...] = ()
 

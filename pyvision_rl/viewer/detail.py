@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,13 +13,15 @@ import pyarrow.compute as pc
 from pyvision_rl.errors import InputError
 from pyvision_rl.runs.parquet import read_table
 from pyvision_rl.runs.records import record_path
-from pyvision_rl.runs.schema import StoredTrajectory
+from pyvision_rl.runs.schema import StoredObservation, StoredTrajectory
 from pyvision_rl.viewer.index import Ref, RunIndex
 from pyvision_rl.viewer.looks import Looks, VideoFacts, find_looks
 from pyvision_rl.viewer.media import sizes_in_runtime, video_facts
 from pyvision_rl.viewer.pictures import Figures, Size
 from pyvision_rl.viewer.search import Fit
 from pyvision_rl.viewer.turns import TurnView, view_turns
+
+_TAG = re.compile(r"<image_clue_(\d{1,6})><image></image_clue_\1>")
 
 Row = dict[str, object]
 """The light columns of a trajectory by name."""
@@ -56,11 +59,23 @@ class GivenImage:
 
 @dataclass(frozen=True)
 class GivenVideo:
-    """The k-th video of the task; its length is 0 where it cannot be read."""
+    """The k-th video of the task; its length is 0 where it cannot be read.
+
+    `first_seen` are numbers of frames that the prompt started with, as far as it says.
+    """
 
     path: str
     num_frames: int
     fps: float
+    first_seen: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class GivenFrame:
+    """A frame of a video that the prompt started with, by sha1; `name` is empty if it has none."""
+
+    name: str
+    seen: str
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ class TrajectoryView:
     num_prompt_tokens: int
     images: tuple[GivenImage, ...]
     videos: tuple[GivenVideo, ...]
+    frames: tuple[GivenFrame, ...]
     turns: tuple[TurnView, ...]
     looks: Looks
 
@@ -171,10 +187,11 @@ def _view(
     sizes = sizes_in_runtime(stored.prompt.text, stored.task_images)
     facts = [video_facts(path) for path in stored.task_videos]
     turns = view_turns(stored.turns, len(stored.task_images))
+    names = _prompt_names(stored.prompt)
     images = tuple(
         GivenImage(
             size=sizes.get(k),
-            seen=stored.prompt.images[k] if k < len(stored.prompt.images) else "",
+            seen=names.get(f"image_clue_{k}", ""),
             has_file=path.is_file(),
             path=str(path),
         )
@@ -186,7 +203,14 @@ def _view(
         prompt=stored.prompt.text,
         num_prompt_tokens=len(stored.prompt.token_ids),
         images=images,
-        videos=tuple(map(_view_video, stored.task_videos, facts)),
+        videos=tuple(
+            _view_video(k, path, fact, stored.prompt.text)
+            for k, (path, fact) in enumerate(zip(stored.task_videos, facts, strict=True))
+        ),
+        frames=tuple(
+            GivenFrame(name if name.startswith("image_clue_") else "", sha1)
+            for name, sha1 in list(names.items())[_num_shown(names, images) :]
+        ),
         turns=turns,
         looks=find_looks(
             [turn.code for turn in stored.turns],
@@ -225,8 +249,25 @@ def _for_browser(row: Row) -> Row:
     return row | {"seed": str(row["seed"])}
 
 
-def _view_video(path: str, facts: VideoFacts) -> GivenVideo:
-    return GivenVideo(path, facts.num_frames, facts.fps)
+def _prompt_names(prompt: StoredObservation) -> dict[str, str]:
+    """Sha1 of every image of the prompt by its name there, in order; those without one last."""
+    tags = _TAG.findall(prompt.text)
+    if not tags:
+        tags = range(len(prompt.images))
+    names = [f"image_clue_{k}" for k in tags][: len(prompt.images)]
+    names += [f"unnamed {k}" for k in range(len(names), len(prompt.images))]
+    return dict(zip(names, prompt.images, strict=True))
+
+
+def _num_shown(names: Mapping[str, str], images: Sequence[GivenImage]) -> int:
+    """How many of the images are the task's own."""
+    return sum(f"image_clue_{k}" in names for k in range(len(images)))
+
+
+def _view_video(k: int, path: str, facts: VideoFacts, prompt: str) -> GivenVideo:
+    said = re.search(rf"frames? ((?:\d+, )*\d+) of video_clue_{k}\b", prompt)
+    first_seen = tuple(map(int, said[1].split(", "))) if said else ()
+    return GivenVideo(path, facts.num_frames, facts.fps, first_seen)
 
 
 def _ref_at(keys: pa.Table, place: int) -> Ref | None:

@@ -15,7 +15,7 @@ from pyvision_rl.runs.images import read_pngs
 from pyvision_rl.runs.records import record_path
 from pyvision_rl.viewer.detail import TrajectoryView, view_group
 from pyvision_rl.viewer.index import REF, Ref, RunIndex
-from pyvision_rl.viewer.media import original_image
+from pyvision_rl.viewer.media import film_strip, original_image
 from pyvision_rl.viewer.query import Query
 from pyvision_rl.viewer.search import find_rows
 from pyvision_rl.viewer.tokens import TokenReader
@@ -60,6 +60,7 @@ def export_page(run: RunIndex, name: str, query: Query, limit: int) -> bytes:
             "items": [collected.items[ref] for ref in refs],
             "images": collected.images,
             "originals": collected.originals,
+            "films": collected.films,
         }
     )
 
@@ -73,6 +74,7 @@ class _Collected:
         self.items: dict[Ref, dict[str, object]] = {}
         self.images: dict[str, str] = {}
         self.originals: dict[str, str] = {}
+        self.films: dict[str, str] = {}
 
     def add_group(self, phase: str, step: int, group: int, wanted: Collection[Ref]) -> None:
         stored = {member.index: member for member in self.run.reader.stored(step, phase, [group])}
@@ -94,6 +96,12 @@ class _Collected:
             if image.has_file and image.path not in self.originals:
                 try:
                     self.originals[image.path] = _url(*original_image(image.path))
+                except InputError as error:
+                    logger.warning("%s", error)
+        for video in view.videos:
+            if video.num_frames and video.path not in self.films:
+                try:
+                    self.films[video.path] = _url(film_strip(video.path), "image/jpeg")
                 except InputError as error:
                     logger.warning("%s", error)
 

@@ -17,6 +17,7 @@ _CLOSES = re.compile(r"\A\s*```\s*(</code>)?")
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _RESULT = re.compile(r"\A<tool_response>\n<interpreter>\n?Text Result:\n")
 _RESULT_END = re.compile(r"</interpreter>\s*</tool_response>\s*\Z")
+_NAME = re.compile(r"<image_clue_(\d{1,6})>")
 _LONGEST_END = 200
 _IMAGES = "\nImage Result:\n"
 _TRACEBACK = "Traceback (most recent call last)"
@@ -56,16 +57,17 @@ class TurnView:
 
 def view_turns(turns: Sequence[StoredTurn], num_given: int) -> tuple[TurnView, ...]:
     """The turns of a trajectory with `num_given` images of its own."""
-    views = []
+    views: list[TurnView] = []
     first = num_given
     for turn in turns:
-        views.append(view_turn(turn, first))
-        first += len(turn.observation.images) if turn.observation else 0
+        views.append(view := view_turn(turn, first))
+        if view.result:
+            first = view.result.first_figure + len(view.result.figures)
     return tuple(views)
 
 
 def view_turn(turn: StoredTurn, first_figure: int) -> TurnView:
-    """One turn; `first_figure` images were given or shown before it."""
+    """One turn; `first_figure` images were given or shown before it, if its text does not say."""
     return TurnView(
         segments=tuple(_segments(turn.text, turn.code)),
         has_code=turn.code is not None,
@@ -154,7 +156,14 @@ def _result(observation: StoredObservation, first_figure: int) -> Result:
         traceback=traceback.strip("\n"),
         ok=observation.ok,
         figures=observation.images,
-        first_figure=first_figure,
+        first_figure=_first_name(observation, first_figure),
         num_tokens=len(observation.token_ids),
         num_visual_tokens=observation.num_visual_tokens,
     )
+
+
+def _first_name(observation: StoredObservation, default: int) -> int:
+    """The number of the first figure, from the tag that the policy saw."""
+    end = observation.text.rfind(_IMAGES)
+    name = _NAME.search(observation.text, end) if observation.images and end >= 0 else None
+    return int(name[1]) if name else default

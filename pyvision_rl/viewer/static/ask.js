@@ -79,7 +79,7 @@ export async function askPage(route, app) {
           turns.replaceChildren(...views.map((turn, place) => turnNode(turn, place, figures[place], (index) => openLightbox(figures.flat(), index), toTurn)));
           reveal(turns.lastElementChild, "nearest");
         }
-        if (opening) media.replaceChildren(...givenMedia(opening, (k) => ofKind("image")[k]?.url ?? null, (sha1) => images.get(sha1), () => {}));
+        if (opening) media.replaceChildren(...givenMedia(opening, { original: (k) => ofKind("image")[k]?.url ?? null, seen: (sha1) => images.get(sha1), film: () => null, frame: () => null }, toTurn));
         if (message.stop) status.replaceChildren(message.answer === null ? pill(words(message.stop), "warn") : pill(`answer: ${message.answer}`, "good"));
       }
     } catch (error) {

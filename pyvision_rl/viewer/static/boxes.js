@@ -38,17 +38,27 @@ function clock(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-export function timeline(video, name, fetches, onPick) {
-  const asked = fetches.flatMap((fetch) => fetch.frames);
-  const count = video.num_frames || Math.max(1, ...asked.map((frame) => frame + 1));
+// filmUrl and frameUrl(frame) may be null where the video cannot be shown.
+export function timeline({ video, name, fetches, onPick, filmUrl, frameUrl }) {
+  const asked = fetches.flatMap((fetch) => fetch.frames.map((frame) => ({ frame, turn: fetch.turn })));
+  const count = video.num_frames || Math.max(1, ...asked.map(({ frame }) => frame + 1));
   const at = (frame) => `${(frame / Math.max(1, count - 1)) * 100}%`;
-  const when = (frame) => (video.fps ? clock(frame / video.fps) : `frame ${frame}`);
+  const when = (frame) => (video.fps ? `${clock(frame / video.fps)}, frame ${number(frame)}` : `frame ${number(frame)}`);
   const length = video.num_frames ? `${number(video.num_frames)} frames${video.fps ? `, ${clock(video.num_frames / video.fps)}` : ""}` : "length unknown";
-  return h("div", { class: "timeline" },
-    h("div", { class: "caption" }, h("code", {}, name), ` ${length} · ${asked.length} fetched`),
-    h("div", { class: "track" }, fetches.flatMap((fetch) => fetch.frames.map((frame) => h("button", {
-      type: "button", class: "frame", style: { left: at(frame), color: turnColour(fetch.turn) },
-      title: `turn ${fetch.turn + 1}: ${when(frame)}`, "aria-label": `turn ${fetch.turn + 1}, ${when(frame)}`, onclick: () => onPick(fetch.turn),
-    })))),
-    h("div", { class: "ends" }, h("span", {}, when(0)), h("span", {}, when(count - 1))));
+  const peek = h("div", { class: "peek", hidden: true });
+  const show = (frame, text) => {
+    const url = video.num_frames ? frameUrl(frame) : null;
+    peek.replaceChildren(url ? h("img", { src: url, alt: text }) : "", h("span", { class: "muted" }, text));
+    peek.hidden = false;
+  };
+  const mark = ({ frame, turn }) => {
+    const text = `turn ${turn + 1}: ${when(frame)}`;
+    return h("button", { type: "button", class: "frame", style: { left: at(frame), color: turnColour(turn) }, title: text, "aria-label": text, onclick: () => onPick(turn), onpointerenter: () => show(frame, text), onfocus: () => show(frame, text) });
+  };
+  const first = video.first_seen.map((frame) => h("i", { class: "first", style: { left: at(frame) }, title: `${when(frame)}, in the prompt` }));
+  const ends = video.fps ? [clock(0), clock(count / video.fps)] : ["frame 0", `frame ${number(count - 1)}`];
+  return h("div", { class: "timeline", onpointerleave: () => { peek.hidden = true; } },
+    h("div", { class: "caption" }, h("code", {}, name), h("span", { class: "muted" }, `${length} · ${asked.length} fetched${first.length ? `, ${first.length} in the prompt` : ""}`)),
+    h("div", { class: `track ${filmUrl ? "filmed" : ""}` }, filmUrl && h("img", { class: "film", src: filmUrl, alt: `frames of ${name}` }), h("div", { class: "marks" }, first, asked.map(mark))),
+    h("div", { class: "ends" }, ends.map((end) => h("span", {}, end))), peek);
 }

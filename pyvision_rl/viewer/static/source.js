@@ -25,6 +25,8 @@ export class ServerSource {
     return `/image?${new URLSearchParams({ run, phase: ref.phase, step: ref.step, sha1 })}`;
   }
   original(run, ref, k) { return `/original?${new URLSearchParams({ run, ...ref, k })}`; }
+  film(run, ref, k) { return `/film?${new URLSearchParams({ run, ...ref, k })}`; }
+  frame(run, ref, k, frame) { return `/frame?${new URLSearchParams({ run, ...ref, k, frame })}`; }
 }
 
 export class EmbeddedSource {
@@ -65,5 +67,7 @@ export class EmbeddedSource {
   }
   async tokens(run, ref) { return this.find(ref).tokens; }
   image(run, ref, sha1) { return this.data.images[sha1]; }
+  film(run, ref, k) { return this.data.films[this.find(ref).view.videos[k].path] ?? null; }
+  frame() { return null; }
   original(run, ref, k) { return this.data.originals[this.find(ref).view.images[k].path] ?? null; }
 }

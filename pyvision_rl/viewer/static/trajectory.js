@@ -17,12 +17,24 @@ export function toTurn(place) {
   requestAnimationFrame(() => node?.classList.add("flash"));
 }
 
-// originalUrl(k) and seenUrl(sha1) may give null where there is no such file.
-export function givenMedia(view, originalUrl, seenUrl, onPick) {
+// Where the task's own files come from; those of the server, by the place of a trajectory.
+function filesOf(source, run, ref) {
+  return { original: (k) => source.original(run, ref, k), seen: (sha1) => source.image(run, ref, sha1), film: (k) => source.film(run, ref, k), frame: (k, frame) => source.frame(run, ref, k, frame) };
+}
+
+function startingFrames(frames, seenUrl) {
+  if (!frames.length) return null;
+  const items = frames.map((frame, place) => ({ url: seenUrl(frame.seen), caption: frame.name || `frame ${place + 1} of the prompt` }));
+  return h("details", { class: "starting" }, h("summary", {}, `${plural(frames.length, "frame")} in the prompt`), h("div", { class: "figures" }, items.map((item, place) =>
+    h("figure", {}, h("button", { type: "button", class: "picture", onclick: () => openLightbox(items, place), "aria-label": `enlarge ${item.caption}` }, h("img", { src: item.url, alt: item.caption, loading: "lazy" })), h("figcaption", {}, h("code", {}, item.caption))))));
+}
+
+// Each of the files may be null where there is none.
+export function givenMedia(view, files, onPick) {
   const images = view.images.map((image, k) => {
     const crops = view.looks.crops.filter((crop) => crop.image === k);
-    const original = image.has_file ? originalUrl(k) : null;
-    const seen = image.seen ? seenUrl(image.seen) : null;
+    const original = image.has_file ? files.original(k) : null;
+    const seen = image.seen ? files.seen(image.seen) : null;
     const holder = h("div", {});
     const name = `image_clue_${k}`;
     const draw = (url) => holder.replaceChildren(imageWithBoxes({
@@ -41,8 +53,11 @@ export function givenMedia(view, originalUrl, seenUrl, onPick) {
     return h("div", { class: "given-image" }, holder,
       h("div", { class: "caption" }, h("code", {}, name), image.size && h("span", { class: "muted" }, `${image.size[0]} × ${image.size[1]}`), hidden, missed, toggle));
   });
-  const videos = view.videos.map((video, k) => timeline(video, `video_clue_${k}`, view.looks.fetches.filter((fetch) => fetch.video === k), onPick));
-  return [...images, ...videos];
+  const videos = view.videos.map((video, k) => timeline({
+    video, name: `video_clue_${k}`, fetches: view.looks.fetches.filter((fetch) => fetch.video === k), onPick,
+    filmUrl: video.num_frames ? files.film(k) : null, frameUrl: (frame) => files.frame(k, frame),
+  }));
+  return [...images, ...videos, startingFrames(view.frames, files.seen)].filter(Boolean);
 }
 
 function rewardNode(row) {
@@ -120,7 +135,7 @@ export async function trajectoryPage(route, app) {
   }
   const aside = h("aside", {},
     h("h1", { class: "question" }, row.question), answerNode(row), rewardNode(row), h("div", { class: "pills" }, fatePills(row)),
-    givenMedia(view, (k) => app.source.original(run, ref, k), url, toTurn),
+    givenMedia(view, filesOf(app.source, run, ref), toTurn),
     siblings.length > 1 && h("div", { class: "siblings" }, h("div", { class: "label" }, h("span", {}, "the same task, played again"), h("a", { href: address("compare", run, ref.phase, ref.step, ref.group) }, "side by side")),
       h("div", { class: "squares" }, siblings.map((member) => memberSquare(run, ref.phase, ref.step, member, member.index === ref.index)))),
     facts(row));
@@ -164,14 +179,14 @@ export async function comparePage(route, app) {
   const right = views.filter((view) => isRight(view.row)).length;
   const columns = h("div", { class: "side-by-side", tabindex: "0" }, views.map((view) => column(app, run, view)));
   const move = (by) => columns.scrollBy({ left: by * 340, behavior: "smooth" });
-  const allCrops = { ...first, looks: { crops: views.flatMap((view) => view.looks.crops.map((crop) => ({ ...crop, turn: crop.turn }))), fetches: [] } };
+  const allLooks = { ...first, looks: { crops: views.flatMap((view) => view.looks.crops), fetches: views.flatMap((view) => view.looks.fetches) } };
   return {
     title: `group ${group} step ${step}`,
     node: h("div", { class: "page wide-page" },
       h("div", { class: "toolbar" }, h("nav", { class: "trail" }, h("a", { href: address("list", run) }, run), h("span", {}, "/"),
         app.source.exported ? h("span", {}, `${phase} step ${step}`) : h("a", { href: address("groups", run, phase, step) }, `${phase} step ${step}`), h("span", {}, "/"), h("b", {}, `group ${group}`))),
-      h("div", { class: "compare-head" }, h("div", { class: "small-media" }, givenMedia(allCrops, (k) => app.source.original(run, first.ref, k), (sha1) => app.source.image(run, first.ref, sha1), () => {})),
-        h("div", {}, h("h1", { class: "question" }, first.row.question), h("p", {}, `Expected ${first.row.gold}. ${right} of ${views.length} right.`), h("p", { class: "muted" }, "Boxes are the crops of all of them, numbered by turn."))),
+      h("div", { class: "compare-head" }, h("div", { class: "small-media" }, givenMedia(allLooks, filesOf(app.source, run, first.ref), () => {})),
+        h("div", {}, h("h1", { class: "question" }, first.row.question), h("p", {}, `Expected ${first.row.gold}. ${right} of ${views.length} right.`), h("p", { class: "muted" }, first.images.length ? "Boxes are the crops of all of them, numbered by turn." : "Marks are the frames that any of them fetched."))),
       columns),
     keys: { ArrowLeft: () => move(-1), ArrowRight: () => move(1), u: () => { location.hash = address("groups", run, phase, step); } },
   };
