@@ -20,6 +20,14 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(VERL_STAMP): constraints-verl.txt pyproject.toml
+	$(PYTHON) -m venv .venv-verl
+	$(VERL_BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  $$(grep '^torch==' constraints-verl.txt)
+	$(VERL_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-verl.txt \
+	  -e '.[verl,lora,server]' pytest pytest-xdist hypothesis psutil websockets
+	@touch $@
+
 quickstart: $(STAMP)  ## SFT, RL and evaluation of the embedded default
 	$(BIN)/pyvision-rl quickstart --out $(RUNS)/quickstart
 
@@ -44,6 +52,11 @@ test: $(STAMP)  ## everything that is not marked slow or gpu
 test-slow: $(STAMP)  ## the tests marked slow
 	$(BIN)/pytest -m "slow and not gpu"
 
+test-verl: $(VERL_STAMP)  ## the core on verl's line of transformers, and runs on verl; own venv
+	$(VERL_BIN)/pytest -n 2 -m "not slow and not gpu" \
+	  tests/data tests/model tests/reward tests/rl tests/rollout tests/runs
+	$(VERL_BIN)/pytest -m "not gpu" tests/distributed
+
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +79,4 @@ bench: $(STAMP)  ## every benchmark, then all ratios in one table beside their p
 	$(BIN)/python benchmarks
 
 clean:  ## remove what was built, runs excepted
-	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-verl build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

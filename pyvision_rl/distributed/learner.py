@@ -64,13 +64,13 @@ class Trainer(PPOTrainerSync):
         self.checkpoint_manager.update_weights(self.global_steps)
 
     def save(self, folder: Path) -> None:
-        """Every rank writes its shard, and the first one the whole weights."""
-        self.actor_rollout_wg.save_checkpoint(str(folder), None, self.global_steps)
+        """Every rank writes its shard, and the first one the whole weights; all see the folder."""
+        self.actor_rollout_wg.save_checkpoint(str(folder.resolve()), None, self.global_steps)
 
     def load(self, folder: Path) -> None:
         """Every rank reads its shard."""
         self.checkpoint_manager.sleep_replicas()
-        self.actor_rollout_wg.load_checkpoint(str(folder))
+        self.actor_rollout_wg.load_checkpoint(str(folder.resolve()))
         self.wake_samplers()
 
 

@@ -36,38 +36,39 @@ TRIES = 2
 
 
 class Player:
-    """One process that plays groups; its sandbox pool starts with the first one."""
+    """One process that plays groups. All that may fail is done with the first group, so that it is
+    raised there, and done again where the process is a new one."""
 
     def __init__(self, config: DistributedConfig, client: SamplerClient, folder: Path) -> None:
         """`folder` is what relative paths start from, on every machine the same."""
-        go_to(folder)
         self.config = config
-        model = model_path(config)
-        vocabulary = AutoConfig.from_pretrained(model).get_text_config().vocab_size
-        self.codec = ChatCodec.from_folder(model, config.policy.pixels)
-        self.engine = VerlEngine(client, self.codec, never_written(self.codec, vocabulary))
+        self.client = client
+        self.folder = folder
         self._stack = AsyncExitStack()
-        self._pool: SandboxPool | None = None
-        self._starting = asyncio.Lock()
+        self._opened: Agent | None = None
+        self._opening = asyncio.Lock()
 
     async def play(self, task: Task, seed: int) -> tuple[Trajectory, ...]:
         """A group of one task."""
-        pool = await self._open_pool()
-        agent = Agent(self.engine, self.codec, pool, self.config.agent.rollout)
+        async with self._opening:
+            agent = self._opened = self._opened or await self._open()
         return await run_group(agent, task, self.config.group_size, seed)
 
     async def close(self) -> None:
         """End the sandbox pool."""
         await self._stack.aclose()
 
-    async def _open_pool(self) -> SandboxPool:
-        async with self._starting:
-            if self._pool is None:
-                sandbox = self.config.agent.sandbox
-                share = max(1, len(os.sched_getaffinity(0)) // self.config.verl.players_per_node)
-                pool = SandboxPool(replace(sandbox, max_running=sandbox.max_running or share))
-                self._pool = await self._stack.enter_async_context(pool)
-            return self._pool
+    async def _open(self) -> Agent:
+        go_to(self.folder)
+        model = model_path(self.config)
+        codec = ChatCodec.from_folder(model, self.config.policy.pixels)
+        vocabulary = AutoConfig.from_pretrained(model).get_text_config().vocab_size
+        engine = VerlEngine(self.client, codec, never_written(codec, vocabulary))
+        sandbox = self.config.agent.sandbox
+        share = max(1, len(os.sched_getaffinity(0)) // self.config.verl.players_per_node)
+        pool = SandboxPool(replace(sandbox, max_running=sandbox.max_running or share))
+        await self._stack.enter_async_context(pool)
+        return Agent(engine, codec, pool, self.config.agent.rollout)
 
 
 @asynccontextmanager
