@@ -29,6 +29,8 @@ from pyvision_rl.types import Task
 
 GREEDY = "greedy"
 SAMPLED = "sampled"
+ORACLE = "oracle"
+"""A script that knows where to look: the ceiling."""
 TRACE_SEED = 100_000
 """Added to the seed for the items of the traces: RL and evaluation see none of them."""
 
@@ -94,22 +96,28 @@ class Stages:
         self.root = root
         self.pool = pool
         self.rows: list[tuple[str, Report]] = []
+        """What the closing table holds."""
         self.seconds = {"data": 0.0, "sft": 0.0, "rl": 0.0, "eval": 0.0}
         self.started = time.perf_counter()
 
     @property
-    def test_file(self) -> Path:
+    def data(self) -> Path:
+        """Folder of the tasks of RL and evaluation."""
+        return self.root / "data"
+
+    def tests(self) -> list[Task]:
         """The unseen tasks."""
-        return self.root / "data" / self.task.test_file
+        return read_tasks(self.data / self.task.test_file)
 
     async def run(self, run: RunFolder) -> None:
         """Every stage, then the summary and the closing table."""
         base = self.config.sft.policy.model
         with self._timed("data"):
-            self.task.write_data(self.root / "data")
-            traces = await self.task.write_traces(self.root / "traces", self.codec(), self.pool)
+            self.task.write_data(self.data)
+            traces = await self.task.write_traces(self.root / "traces", self._codec(), self.pool)
         with self._timed("eval"):
-            oracle = await self._play_oracle()
+            texts = self.task.oracle_texts(self.data, self.tests())
+            oracle = await self.play_script(ORACLE, texts, self.config.eval.agent.rollout)
             comparison = await self.task.compare(self)
             reports = {"base": await self._evaluate("base", base)}
         with self._timed("sft"):
@@ -121,7 +129,8 @@ class Stages:
         with self._timed("eval"):
             reports["rl"] = await self._evaluate("rl", str(rl))
         run.write_summary(self._summary(reports, comparison, oracle))
-        self.show(oracle)
+        self.rows.append((ORACLE, oracle))
+        self.show()
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -129,8 +138,7 @@ class Stages:
         yield
         self.seconds[phase] += time.perf_counter() - start
 
-    def codec(self) -> ChatCodec:
-        """The codec of the base."""
+    def _codec(self) -> ChatCodec:
         policy = self.config.sft.policy
         return ChatCodec.from_folder(checkpoint_folder(policy.model), policy.pixels)
 
@@ -148,7 +156,7 @@ class Stages:
         config = replace(
             self.config.rl,
             policy=replace(self.config.rl.policy, model=model),
-            data=str(self.root / "data" / self.task.train_file),
+            data=str(self.data / self.task.train_file),
             out=str(self.root / "rl"),
             seed=self.config.seed,
         )
@@ -173,7 +181,7 @@ class Stages:
         config = replace(
             config,
             policy=replace(config.policy, model=model),
-            data=str(self.test_file),
+            data=str(self.data / self.task.test_file),
             out=str(self.root / "eval" / f"{name}-{mode}"),
             agent=replace(config.agent, rollout=rollout),
         )
@@ -182,16 +190,16 @@ class Stages:
         self.rows.append((f"{name}, {mode}", report))
         return report
 
-    async def _play_oracle(self) -> Report:
-        """The ceiling: a script that knows where to look, through the same sandbox and reward."""
+    async def play_script(
+        self, name: str, texts: Mapping[str, Sequence[str]], rollout: RolloutConfig
+    ) -> Report:
+        """Play given texts, by the task's id, through the same sandbox and reward."""
         config = self.config.eval
-        tasks = read_tasks(self.test_file)
-        texts = self.task.oracle_texts(self.test_file.parent, tasks)
-        codec = self.codec()
-        agent = Agent(play_texts(codec, texts), codec, self.pool, config.agent.rollout)
-        with stage("evaluation: oracle") as bar:
+        codec = self._codec()
+        agent = Agent(play_texts(codec, texts), codec, self.pool, rollout)
+        with stage(f"evaluation: {name}") as bar:
             return make_report(
-                await evaluate(agent, tasks, config.reward, config.evaluate, bar.advance)
+                await evaluate(agent, self.tests(), config.reward, config.evaluate, bar.advance)
             )
 
     def _summary(
@@ -200,7 +208,7 @@ class Stages:
         comparison: Mapping[str, Json],
         oracle: Report,
     ) -> dict[str, Json]:
-        answers = {task.answer for task in read_tasks(self.test_file)}
+        answers = {task.answer for task in self.tests()}
         total = time.perf_counter() - self.started
         stages: dict[str, Json] = {
             name: {mode: report.as_dict() for mode, report in modes.items()}
@@ -215,9 +223,9 @@ class Stages:
             "seed": self.config.seed,
         }
 
-    def show(self, oracle: Report) -> None:
+    def show(self) -> None:
         """Print the closing table and where everything lies."""
-        console.print(report_table("unseen tasks", [*self.rows, ("oracle", oracle)]))
+        console.print(report_table("unseen tasks", self.rows))
         for line in self._places():
             say(line)
 

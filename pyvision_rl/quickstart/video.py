@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 
-from pyvision_rl.data.needle_video import NUM_FRAMES, STRIDE, oracle_clip_turns
+from pyvision_rl.data.needle import answer_text
+from pyvision_rl.data.needle_video import NUM_FRAMES, STRIDE, Event, oracle_clip_turns
 from pyvision_rl.data.needle_video_files import (
     TEST_FILE,
     TRAIN_FILE,
@@ -18,7 +20,7 @@ from pyvision_rl.data.needle_video_files import (
 )
 from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.model.codec import ChatCodec
-from pyvision_rl.quickstart.stages import GREEDY, TRACE_SEED, Stages, StagesConfig, run_stages
+from pyvision_rl.quickstart.stages import TRACE_SEED, Stages, StagesConfig, run_stages
 from pyvision_rl.rollout.videos import VideoConfig, open_video
 from pyvision_rl.runs.folder import Json
 from pyvision_rl.sandbox import SandboxPool
@@ -26,7 +28,8 @@ from pyvision_rl.sft.needle_video import NeedleVideoTraceConfig, write_needle_vi
 from pyvision_rl.types import Task
 
 UNIFORM = "uniform"
-_DIGITS = 10
+PERFECT_READER = "uniform, perfect reader"
+_DIGITS = "0123456789"
 
 
 def _uniform_frames() -> VideoConfig:
@@ -87,21 +90,28 @@ class _VideoTask:
         return {task.id: oracle_clip_turns(events[task.videos[0].name]) for task in tasks}
 
     async def compare(self, stages: Stages) -> dict[str, Json]:
-        """The base on the frames of a uniform context, and what a perfect reader would get."""
-        rollout = replace(
-            self.config.eval.agent.rollout, temperature=0.0, video=self.config.uniform
-        )
-        report = await stages.play(UNIFORM, GREEDY, self.config.sft.policy.model, rollout)
-        return {UNIFORM: {**report.as_dict(), "ceiling": self._ceiling(stages.test_file)}}
+        """A perfect reader of a uniform context: who reads every tag in it, and else guesses."""
+        tasks = stages.tests()
+        events = load_events(stages.data)
+        covered = {
+            task.id: self._is_covered(events[task.videos[0].name], task.videos[0]) for task in tasks
+        }
+        texts = {
+            task.id: [answer_text(task.answer if covered[task.id] else _guess(task))]
+            for task in tasks
+        }
+        rollout = replace(self.config.eval.agent.rollout, video=self.config.uniform)
+        report = await stages.play_script(PERFECT_READER, texts, rollout)
+        stages.rows.append((PERFECT_READER, report))
+        num_covered = sum(covered.values())
+        ceiling = (num_covered + (len(tasks) - num_covered) / len(_DIGITS)) / len(tasks)
+        return {UNIFORM: {**report.as_dict(), "reader": "perfect", "ceiling": ceiling}}
 
-    def _ceiling(self, test_file: Path) -> float:
-        """Expected accuracy of who reads every tag in the context and guesses the others."""
-        events = load_events(test_file.parent)
-        tasks = read_tasks(test_file)
-        seen = 0
-        for task in tasks:
-            (path,) = task.videos
-            event = events[path.name]
-            numbers = open_video(path, self.config.uniform).numbers
-            seen += any(event.first <= number < event.end for number in numbers)
-        return (seen + (len(tasks) - seen) / _DIGITS) / len(tasks)
+    def _is_covered(self, event: Event, path: Path) -> bool:
+        """Whether the tag shows in a frame of the uniform context."""
+        numbers = open_video(path, self.config.uniform).numbers
+        return any(event.first <= number < event.end for number in numbers)
+
+
+def _guess(task: Task) -> str:
+    return Random(task.id).choice(_DIGITS)
