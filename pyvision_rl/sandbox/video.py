@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import types
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -23,6 +24,9 @@ from av.video.stream import VideoStream
 
 Indices = Sequence[int] | npt.NDArray[np.integer]
 
+
+MAX_RATE_ERROR = 0.02
+"""How far, as a share, the frame rate that a container says may be from its frames' own."""
 
 MAX_LEADING = 16
 """Most frames between two that a codec's B frames depend on."""
@@ -82,7 +86,10 @@ class Timeline:
     """When each frame is shown, in time base units, and where decoding can begin."""
 
     def __init__(
-        self, shown: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], max_leading: int = 0
+        self,
+        shown: range | npt.NDArray[np.int64],
+        keys: npt.NDArray[np.int64],
+        max_leading: int = 0,
     ) -> None:
         """`max_leading`: how many frames later than `keys` says a key frame may be shown."""
         self.shown = shown
@@ -93,6 +100,12 @@ class Timeline:
         """The last key frame from which `number` surely decodes whole."""
         found = np.searchsorted(self.keys, number - self.max_leading, "right") - 1
         return int(self.keys[found]) if found >= 0 else 0
+
+    @property
+    def mean_step(self) -> float:
+        """Time base units from one frame to the next, on average; 0 where there is but one."""
+        steps = len(self.shown) - 1
+        return (int(self.shown[-1]) - int(self.shown[0])) / steps if steps else 0.0
 
     @classmethod
     def read(cls, container: InputContainer, stream: VideoStream) -> Timeline:
@@ -106,37 +119,42 @@ class Timeline:
         entries = stream.index_entries
         if not stream.frames or len(entries) != stream.frames or stream.start_time is None:
             return None
-        decoded = np.array([entry.timestamp for entry in entries], np.int64)
-        steps = np.diff(decoded)
-        if len(steps) == 0 or steps[0] <= 0 or np.any(steps != steps[0]):
+        step = entries[1].timestamp - entries[0].timestamp if len(entries) > 1 else 0
+        if step <= 0:
             return None
-        if any(entry.is_discard for entry in entries):
-            return None
-        keys = np.flatnonzero([entry.is_keyframe for entry in entries])
-        shown = stream.start_time + np.arange(len(decoded), dtype=np.int64) * steps[0]
+        keys: list[int] = []
+        expected = entries[0].timestamp
+        for number, entry in enumerate(entries):
+            if entry.timestamp != expected or entry.is_discard:
+                return None
+            expected += step
+            if entry.is_keyframe:
+                keys.append(number)
+        start = stream.start_time
         # The index is in decoding order: frames that follow a key frame there may be shown before
         # it.
-        reordered = stream.codec_context.has_b_frames
-        return cls(shown, keys, MAX_LEADING if reordered else 0)
+        max_leading = MAX_LEADING if stream.codec_context.has_b_frames else 0
+        shown = range(start, start + step * len(entries), step)
+        return cls(shown, np.array(keys, np.int64), max_leading)
 
     @classmethod
     def from_packets(cls, container: InputContainer, stream: VideoStream) -> Timeline:
         """From every packet of a container that was just opened; nothing is decoded."""
-        shown: list[tuple[int, bool]] = []
+        times, are_keys = array("q"), bytearray()
         try:
-            shown += [
-                (packet.pts, packet.is_keyframe)
-                for packet in container.demux(stream)
-                if packet.pts is not None and packet.size and not packet.is_discard
-            ]
+            for packet in container.demux(stream):
+                if packet.pts is not None and packet.size and not packet.is_discard:
+                    times.append(packet.pts)
+                    are_keys.append(packet.is_keyframe)
         except av.FFmpegError as error:
-            if not shown:
+            if not times:
                 raise VideoError(f"the video cannot be read: {error.strerror}") from None
-        shown.sort()
-        if not shown:
+        if not times:
             raise VideoError("the video has no frames")
-        times = np.array([time for time, _ in shown], np.int64)
-        return cls(times, np.flatnonzero([key for _, key in shown]))
+        shown = np.array(times, np.int64)
+        order = np.argsort(shown, kind="stable")
+        keys = np.flatnonzero(np.frombuffer(are_keys, np.bool_)[order])
+        return cls(shown[order], keys)
 
 
 class VideoReader:
@@ -192,12 +210,15 @@ class VideoReader:
         return len(self._timeline.shown)
 
     def get_avg_fps(self) -> float:
-        """Frames per second, on average."""
+        """Frames per second, on average: what the container says, where its frames bear it out."""
         stream = self._open()[1]
-        rate = stream.average_rate or stream.guessed_rate
-        if rate is None:
+        said = stream.average_rate or stream.guessed_rate
+        step_s = self._timeline.mean_step * float(stream.time_base or 0)
+        if said is not None and (not step_s or abs(float(said) * step_s - 1) < MAX_RATE_ERROR):
+            return float(said)
+        if not step_s:
             raise VideoError("the video does not say its frame rate")
-        return float(rate)
+        return 1 / step_s
 
     def get_key_indices(self) -> list[int]:
         """Numbers of the frames that decode without others."""
@@ -212,11 +233,11 @@ class VideoReader:
         if stream.time_base is None:
             raise VideoError("the video has no time base")
         shown = self._timeline.shown
-        last = shown[-1] + round(1 / (self.get_avg_fps() * float(stream.time_base)))
-        ends = np.append(shown[1:], last)
+        end = int(shown[-1]) + round(1 / (self.get_avg_fps() * float(stream.time_base)))
         numbers = self._numbers([idx] if isinstance(idx, int) else idx)
-        times = np.stack([shown[numbers], ends[numbers]], -1).astype(np.float64)
-        times *= float(stream.time_base)
+        last = len(shown) - 1
+        units = [(shown[n], shown[n + 1] if n < last else end) for n in numbers]
+        times = np.array(units, np.float64).reshape(-1, 2) * float(stream.time_base)
         return times[0] if isinstance(idx, int) else times
 
     def __getitem__(self, idx: int | np.integer | slice | Indices) -> Frames:
@@ -277,9 +298,10 @@ class VideoReader:
         width, height = (side if side > 0 else None for side in self._size)
         if turned:
             width, height = height, width
-        if width or height:
-            frame = frame.reformat(width or frame.width, height or frame.height, "rgb24")
-        pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+        size = width or frame.width, height or frame.height
+        # The scaler would start a thread per core of the machine.
+        pixels = frame.reformat(*size, "rgb24", threads=1).to_ndarray()
+        pixels = np.rot90(pixels, round(frame.rotation / 90))
         return np.ascontiguousarray(pixels).view(Frames)
 
     def next(self) -> Frames:

@@ -106,6 +106,20 @@ def test_key_frames_and_times(clip: Path) -> None:
     assert reader.get_frame_timestamp([0, 99]) == pytest.approx(np.array([[0, 0.04], [3.96, 4.0]]))
 
 
+def test_the_frame_rate_is_that_of_the_frames(clip: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.mkv"
+    with av.open(str(clip)) as source, av.open(str(copy), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = 2 * packet.pts, 2 * packet.dts, stream
+                target.mux(packet)
+    with av.open(str(copy)) as container:
+        said = container.streams.video[0].average_rate
+    assert said != Fraction(25, 2)  # what makes this a test
+    assert VideoReader(copy).get_avg_fps() == pytest.approx(12.5, rel=1e-3)
+
+
 def test_beyond_the_end_is_an_index_error(clip: Path) -> None:
     reader = VideoReader(clip)
     for index in (100, -101):
