@@ -35,9 +35,10 @@ from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
 from pyvision_rl.rollout.group import run_group, run_together
+from pyvision_rl.rollout.prompts import load_template
 from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.rollout.server_agent import open_any_agent
-from pyvision_rl.runs import RunFolder
+from pyvision_rl.runs import PROMPT, RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
 
 TEST_TOOL_CALLS = 30
@@ -178,6 +179,8 @@ async def run_benchmark(
         store = ItemStore(run, config.benchmark)
         left = [item for item in items if item.id not in store.done]
         progress = _Progress(on_item, len(items) - len(left), len(items))
+        if left:
+            run.keep_text(PROMPT, load_template(config.agent.rollout.prompt))
         if left and agent is not None:
             await _play(config, benchmark, replace_rollout(agent, config), left, store, progress)
         elif left:

@@ -31,8 +31,9 @@ from pyvision_rl.rl.select import baseline_of, collect, why_left_out
 from pyvision_rl.rl.surplus import Surplus
 from pyvision_rl.rollout.agent import open_agent
 from pyvision_rl.rollout.group import run_group, run_together
+from pyvision_rl.rollout.prompts import load_template
 from pyvision_rl.rollout.seeds import derive_seed
-from pyvision_rl.runs import RunFolder, RunReader, selection_records
+from pyvision_rl.runs import PROMPT, RunFolder, RunReader, selection_records
 from pyvision_rl.runs.config import dump_config, resolve_model
 from pyvision_rl.sandbox import SandboxPool
 from pyvision_rl.types import Group, Selection, Task, Trajectory
@@ -107,6 +108,7 @@ async def run_loop(
         checkpoints=config.checkpoints,
         track=config.track,
     ) as run:
+        run.keep_text(PROMPT, load_template(config.agent.rollout.prompt))
         async with open_grader(config.reward, config.judge, run.path) as grader:
             loop = _Loop(config, learner, stream, grader)
             step = loop.restore(run)

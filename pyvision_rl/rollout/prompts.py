@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Sequence
 from importlib import resources
@@ -20,6 +21,9 @@ PLACES = frozenset(
 image, or video where there is none; `image_info`, `video_info` and `media_info` list what there is:
 images, videos, or both; `frame_info` says which frames of the videos the context starts with."""
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""What `\\boxed` and `\\frac` become in json where the backslash is not doubled."""
+
 _SHIPPED = resources.files("pyvision_rl.rollout") / "prompts"
 
 
@@ -30,12 +34,19 @@ def load_template(name: str) -> str:
     unknown name, a missing key or a place that the template may not use.
     """
     template = _read(name)
+    if slip := _CONTROL.search(template):
+        raise InputError(
+            f"prompt {name}: holds the character {slip[0]!r}; in json a backslash is written twice"
+        )
     try:
-        used = {place for _, place, _, _ in string.Formatter().parse(template) if place is not None}
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
     except ValueError as error:
         raise InputError(f"prompt {name}: {error}; write literal braces twice") from error
+    used = {place for _, place, _, _ in fields if place is not None}
     if unknown := sorted(used - PLACES):
         raise InputError(f"prompt {name}: unknown place {{{unknown[0]}}}, allowed {sorted(PLACES)}")
+    if formatted := [place for _, place, form, conversion in fields if form or conversion]:
+        raise InputError(f"prompt {name}: {{{formatted[0]}}} must stand there without a format")
     if "query" not in used:
         raise InputError(f"prompt {name}: no place {{query}} for the question")
     return template

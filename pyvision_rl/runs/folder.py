@@ -27,10 +27,11 @@ METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 WARNINGS = "warnings.json"
 CURVES = "curves.png"
+PROMPT = "prompt.txt"
 CHECKPOINTS = "checkpoints"
 LOCK = "run.lock"
 _EVENTS = "tensorboard"
-_OWN = (METRICS, SUMMARY, WARNINGS, CURVES, CHECKPOINTS, _EVENTS, *KINDS)
+_OWN = (METRICS, SUMMARY, WARNINGS, CURVES, PROMPT, CHECKPOINTS, _EVENTS, *KINDS)
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | float | bool | None"
 
@@ -125,6 +126,19 @@ class RunFolder:
         """Replaces warnings.json: what a person should know, each with `step`, `cause`, `text`."""
         text = msgspec.json.format(msgspec.json.encode(warnings), indent=2)
         write_file(self.path / WARNINGS, text + b"\n")
+
+    def keep_text(self, name: str, text: str) -> None:
+        """Keeps a text that the run depends on, a prompt template say, as a file of that name.
+
+        Raises InputError where the run was begun with another one.
+        """
+        path = self.path / name
+        if self.resumed and path.exists() and path.read_text("utf-8") != text:
+            raise InputError(
+                f"{path}: the run was begun with this text and would go on with another; "
+                "put it back, or name a new folder"
+            )
+        write_file(path, text.encode())
 
     def draw_curves(self) -> None:
         """Replaces curves.png with the metrics so far; nothing where there are none."""

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Iterator
 
 from PIL.Image import Image
 
 from pyvision_rl.data.media import load_image
-from pyvision_rl.data.traces import Message, Trace
+from pyvision_rl.data.traces import VIDEO, Message, Trace
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.codec import IMAGE, SYSTEM, ChatCodec
 from pyvision_rl.rollout.seeds import derive_seed
+from pyvision_rl.rollout.videos import FramesConfig, open_video
+
+ON_DEMAND = FramesConfig()
 
 
-def encode_trace(trace: Trace, codec: ChatCodec) -> Sample:
+def encode_trace(trace: Trace, codec: ChatCodec, frames: FramesConfig = ON_DEMAND) -> Sample:
     """Token ids of a trace; the loss mask is 1 on assistant text and its end-of-turn token.
 
-    Excluded spans are masked out. `logprobs` are 0 and the advantage is 1: nothing was sampled.
-    Raises InputError for an image that cannot be read.
+    A `<video>` becomes the frames that the context has, none by default. Excluded spans are masked
+    out. `logprobs` are 0 and the advantage is 1: nothing was sampled. Raises InputError for an
+    image or video that cannot be read.
     """
-    images = iter([load_image(path) for path in trace.images])
+    media = _Media(trace, frames)
     messages = list(enumerate(trace.messages))
     system = SYSTEM
     if messages[0][1].role == "system":
@@ -33,8 +39,7 @@ def encode_trace(trace: Trace, codec: ChatCodec) -> Sample:
             ids, learn = codec.encode_completion(message.text, spans)
             mask += map(int, learn)
         else:
-            shown = [next(images) for _ in range(message.num_images)]
-            text = _user_text(message)
+            text, shown = media.show(message)
             observation = (
                 codec.continue_conversation(text, shown, closed=True)
                 if token_ids
@@ -48,12 +53,32 @@ def encode_trace(trace: Trace, codec: ChatCodec) -> Sample:
     return Sample(tuple(token_ids), tuple(mask), zeros, 1.0, tuple(seen))
 
 
-def _user_text(message: Message) -> str:
-    """The message as the chat shows it: the observation role wraps its content."""
-    text = IMAGE.join(message.parts)
-    if message.role == "observation":
-        return f"<tool_response>\n{text}\n</tool_response>"
-    return text
+class _Media:
+    """Images and frames of a trace in the order in which its messages name them."""
+
+    def __init__(self, trace: Trace, frames: FramesConfig) -> None:
+        self._images = iter([load_image(path) for path in trace.images])
+        self._videos: Iterator[list[Image]] = (
+            list(open_video(path, frames).frames()) for path in trace.videos
+        )
+        self._marks = re.compile(f"{IMAGE}|{VIDEO}\n?" if trace.videos else IMAGE)
+
+    def show(self, message: Message) -> tuple[str, list[Image]]:
+        """The message as the chat has it, each image an `<image>`; an observation is wrapped."""
+        shown: list[Image] = []
+
+        def take(mark: re.Match[str]) -> str:
+            if mark[0] == IMAGE:
+                shown.append(next(self._images))
+                return IMAGE
+            frames = next(self._videos)
+            shown.extend(frames)
+            return IMAGE * len(frames) + mark[0].removeprefix(VIDEO) if frames else ""
+
+        text = self._marks.sub(take, IMAGE.join(message.parts))
+        if message.role == "observation":
+            return f"<tool_response>\n{text}\n</tool_response>", shown
+        return text, shown
 
 
 def epoch_batches(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

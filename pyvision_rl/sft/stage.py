@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pyvision_rl.data.traces import read_traces
 from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.rollout.videos import FramesConfig
 from pyvision_rl.runs import RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
 from pyvision_rl.runs.track import Track
@@ -30,7 +31,10 @@ class SFTConfig:
     out: str
     """Run folder, a new one."""
     image_root: str = ""
-    """Folder that relative image paths start from; empty: the trace file's own."""
+    """Folder that relative media paths start from; empty: the trace file's own."""
+    video: FramesConfig = field(default_factory=FramesConfig)
+    """What a `<video>` of a trace becomes. Traces that this project writes need no such choice:
+    they hold the frames that their context had as images."""
     seed: int = 0
     """Decides the order of the traces."""
     train: SFTTrainConfig = field(default_factory=SFTTrainConfig)
@@ -46,7 +50,7 @@ def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
     unseen = Unseen(config.unseen, config.seed)
     traces = read_traces(config.data, image_root=config.image_root or None)
     policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
-    samples = [encode_trace(trace, policy.codec) for trace in traces]
+    samples = [encode_trace(trace, policy.codec, config.video) for trace in traces]
     total = num_steps(len(samples), config.train)
     with RunFolder.create(Path(config.out), dump_config(config), track=config.track) as run:
 

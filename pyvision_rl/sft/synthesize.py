@@ -21,9 +21,10 @@ from pyvision_rl.reward.reward import RewardConfig, score_by
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import Agent, open_task
 from pyvision_rl.rollout.group import run_group, run_together
+from pyvision_rl.rollout.prompts import load_template
 from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.rollout.server_agent import open_server_agent
-from pyvision_rl.runs import RunFolder
+from pyvision_rl.runs import PROMPT, RunFolder
 from pyvision_rl.runs.config import dump_config
 from pyvision_rl.sandbox import SandboxPool
 from pyvision_rl.sft.attempts import FINAL, KEPT, AttemptStore, KeepConfig, outcome_of
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 OnTask = Callable[[int, int], None]
 """Called after every task with the number done and the number in all."""
+
+STUDENT_PROMPT = "student_prompt.txt"
 
 MAY_CHANGE = (
     "limit",
@@ -173,6 +176,10 @@ async def run_synthesize(
         store = AttemptStore(run)
         try:
             if any(not is_done(config, store, task) for task in tasks):
+                # Templates that cannot be used are found before anything is paid for.
+                run.keep_text(PROMPT, load_template(config.agent.rollout.prompt))
+                if config.student_prompt:
+                    run.keep_text(STUDENT_PROMPT, load_template(config.student_prompt))
                 async with (
                     open_server_agent(server, config.agent, pool) as agent,
                     open_grader(config.reward, config.judge, run.path) as grader,
@@ -223,8 +230,6 @@ class _Teaching:
         self.student = replace(agent, config=replace(agent.config, prompt=prompt))
 
     async def run(self, tasks: Sequence[Task]) -> None:
-        # A template that cannot be used is found before anything is paid for.
-        _ = self.agent.template, self.student.template
         left = [task for task in tasks if not is_done(self.config, self.store, task)]
         done = len(tasks) - len(left)
         queue = iter(left)

@@ -28,7 +28,8 @@ class TraceSource:
 def write_traces(folder: Path, traces: Sequence[TraceSource]) -> Path:
     """Write `traces.json` and the shown images beside it; returns the file.
 
-    Given images are named where they lie, relative to the folder. The file appears last and whole.
+    Given images and videos are named where they lie, relative to the folder; frames that a context
+    was given are written beside the shown images. The file appears last and whole.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows = [trace_row(folder, f"trace_{index:06d}", trace) for index, trace in enumerate(traces)]
@@ -42,7 +43,7 @@ def trace_row(folder: Path, name: str, trace: TraceSource) -> dict[str, object]:
     folder's `images/`, their names starting with `name`.
     """
     trajectory = trace.trajectory
-    images = [os.path.relpath(path, folder) for path in trajectory.task.images]
+    images = _given_images(folder, name, trajectory)
     conversations = [{"role": "user", "content": trajectory.prompt.text}]
     excluded: list[list[int]] = []
     for number, turn in enumerate(trajectory.turns):
@@ -55,9 +56,23 @@ def trace_row(folder: Path, name: str, trace: TraceSource) -> dict[str, object]:
                 file = f"images/{name}_{len(images)}.png"
                 image.save(folder / file, compress_level=1)
                 images.append(file)
+    videos = [os.path.relpath(path, folder) for path in trajectory.task.videos]
     row: dict[str, object] = {
         "conversations": conversations,
         "images": images,
+        **({"videos": videos} if videos else {}),
         "source_dataset": trajectory.task.source,
     }
     return {**row, "loss_exclude": excluded} if excluded else row
+
+
+def _given_images(folder: Path, name: str, trajectory: Trajectory) -> list[str]:
+    """Paths of what the prompt shows: the task's own images, and frames as files of their own."""
+    task, given = trajectory.task, trajectory.prompt.images
+    images: list[str] = []
+    if not task.videos:
+        return [os.path.relpath(path, folder) for path in task.images] if given else []
+    for image in given:
+        images.append(f"images/{name}_{len(images)}.png")
+        image.save(folder / images[-1], compress_level=1)
+    return images

@@ -72,6 +72,9 @@ def test_a_file_in_the_layout_of_the_release(tmp_path):
         ("{query.__class__}", r"unknown place \{query.__class__\}"),
         ("no question", r"no place \{query\}"),
         ("{query", "write literal braces twice"),
+        ("{query:>10}", r"\{query\} must stand there without a format"),
+        ("{query!r}", r"\{query\} must stand there without a format"),
+        ("{query} in \boxed", r"holds the character '\\x08'; in json a backslash"),
     ],
 )
 def test_a_template_that_cannot_work_is_refused(tmp_path, content, message):

@@ -182,3 +182,14 @@ def test_warnings_are_there_for_a_reader(tmp_path):
         run.write_warnings([{"step": 3, "cause": "entropy", "text": "it fell"}])
         (warning,) = reader.warnings()
     assert (warning.step, warning.cause, warning.text) == (3, "entropy", "it fell")
+
+
+def test_a_text_that_the_run_depends_on_is_kept_and_must_not_change(tmp_path):
+    with RunFolder.create(tmp_path / "run", "a: 1") as run:
+        run.keep_text("prompt.txt", "Which? {query}")
+    assert (tmp_path / "run" / "prompt.txt").read_text() == "Which? {query}"
+    with RunFolder.create(tmp_path / "run", "a: 1", resume=True) as run:
+        run.keep_text("prompt.txt", "Which? {query}")
+        with pytest.raises(InputError, match=r"prompt\.txt: the run was begun with this text"):
+            run.keep_text("prompt.txt", "What? {query}")
+    assert (tmp_path / "run" / "prompt.txt").read_text() == "Which? {query}"

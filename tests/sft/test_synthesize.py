@@ -224,6 +224,9 @@ def test_traces_begin_with_the_students_prompt(chat, url, synthesize, tmp_path):
     (trace,) = read_traces(synthesize(config).path)
     assert trace.messages[0].text.endswith("</image_clue_0>\n\nShort: Which colour has item 0?")
     assert "Find it with Python" in json.dumps(chat.bodies[0]["messages"][1])
+    # The run keeps both templates, and goes on with the same ones only.
+    assert (tmp_path / "out" / "student_prompt.txt").read_text() == "Short: {query}"
+    assert "{query}" in (tmp_path / "out" / "prompt.txt").read_text()
     # A template that cannot be used costs nothing.
     with pytest.raises(InputError, match="neither a shipped template"):
         synthesize(replace(config, student_prompt="none.txt", out=str(tmp_path / "other")))
