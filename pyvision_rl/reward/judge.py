@@ -27,6 +27,7 @@ from pyvision_rl.reward.judge_config import JudgeConfig, JudgeStats, needs_judge
 from pyvision_rl.reward.rules import grade_answer
 from pyvision_rl.types import Task
 
+LONG_DASHES = re.compile(r"-{4,}")
 PLACEHOLDERS = ("question", "gold", "answer")
 VERDICT = re.compile(
     r"(?:(?:final )?(?:verdict|judge?ment|score|result|output)(?: is)?)?"
@@ -96,7 +97,9 @@ class Judge:
             accuracy = await asyncio.to_thread(grade_task, task, answer, self.rule)
         if accuracy or not needs_judge(task, answer, self.rule):
             return accuracy
-        values = {"question": task.question, "gold": task.answer, "answer": answer}
+        # The answer stands between two lines of dashes and must not draw one itself.
+        quoted = LONG_DASHES.sub("---", answer)
+        values = {"question": task.question, "gold": task.answer, "answer": quoted}
         prompt = fill(self._template, values)
         key = hashlib.sha256(
             f"{self.config.model}\0{prompt}".encode("utf-8", "replace")

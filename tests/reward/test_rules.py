@@ -319,11 +319,13 @@ def test_hostile_answers_score_nothing(answer: str) -> None:
         assert grade_answer(answer, gold) == 0
         assert grade_answer(answer, gold, "mra") == 0
         assert grade_answer(answer, gold, "set") < RIGHT_FROM
+    for gold in ("3 1 4 2", "5", "B"):
+        assert grade_answer(answer, gold, "sequence") == 0
 
 
 @given(st.text(), st.text(), st.dictionaries(st.sampled_from("ABCD"), st.text()))
 def test_any_text_gets_a_grade(answer: str, gold: str, options: dict[str, str]) -> None:
-    for rule in ("choice", "number", "text", "mra", "set"):
+    for rule in ("choice", "number", "text", "mra", "set", "sequence"):
         assert 0 <= grade_answer(answer, gold, rule, options) <= 1
 
 
