@@ -1,4 +1,6 @@
-"""One image file as pixels, whatever its colours: always RGB, upright, of a bounded size."""
+"""One image file as pixels, whatever its colours: always RGB, upright, of a bounded size; and
+whether a video can be read, whose frames are the sandbox's affair.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import struct
 import zlib
 from pathlib import Path
 
+import av
 import numpy as np
+from av.stream import Disposition
 from PIL import Image, ImageOps
 
 from pyvision_rl.errors import MediaError
@@ -79,3 +83,21 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     elif image.mode[0] == "F" and top <= 1:
         values = values * 255
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def check_video(path: str | Path) -> None:
+    """Decode the first frame of the stream that the video reader takes: the first that is no cover.
+
+    Raises MediaError that names the file where there is none.
+    """
+    try:
+        with av.open(str(path)) as container:
+            for stream in container.streams.video:
+                if stream.disposition & Disposition.attached_pic:
+                    continue
+                if next(container.decode(stream), None) is not None:
+                    return
+                break
+    except av.FFmpegError as error:
+        raise MediaError(f"{path}: not a readable video ({error.strerror})") from error
+    raise MediaError(f"{path}: holds no video frames")

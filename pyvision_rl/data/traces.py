@@ -1,6 +1,8 @@
 """Cold-start traces: conversations in the released SFT layout (sharegpt json), read and checked.
 
-A row holds `conversations` [{role, content}] (or {from, value}), `images` and `source_dataset`.
+A row holds `conversations` [{role, content}] (or {from, value}), `images` and `source_dataset`, and
+where it is about videos `videos`: either as many `<video>` marks stand in its user messages, or
+none, where the videos are in the runtime only.
 Our extension `loss_exclude` [[message, start, end], ...] names characters of assistant messages
 that the SFT loss skips, for example a guess that the trace cannot know.
 """
@@ -26,6 +28,10 @@ ROLES: dict[str, Role] = {
     "observation": "observation",
     "tool": "observation",
 }
+
+
+VIDEO = "<video>"
+"""Stands for a video in a message of a row that has videos; elsewhere it is text."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,13 @@ class Span:
 
 @dataclass(frozen=True)
 class Trace:
-    """A conversation to imitate; `images` are those of all messages, in order."""
+    """A conversation to imitate; `images` and `videos` are those of all messages, in order."""
 
     messages: tuple[Message, ...]
     images: tuple[Path, ...]
     excluded: tuple[Span, ...] = ()
     source: str = ""
+    videos: tuple[Path, ...] = ()
 
 
 def read_traces(
@@ -100,7 +107,13 @@ def _trace(row: Row, base: Path) -> Trace:
     num_marks = sum(message.num_images for message in messages)
     if num_marks != len(images):
         row.fail("images", f"{len(images)} paths", f"the messages hold {num_marks} <image>")
-    return Trace(messages, images, _spans(row, messages), row.text("source_dataset", ""))
+    videos = media_paths(row, "videos", row.fields.get("videos") or [], base)
+    num_marks = sum(message.text.count(VIDEO) for message in messages)
+    if videos and num_marks not in (0, len(videos)):
+        row.fail("videos", f"{len(videos)} paths", f"the messages hold {num_marks} {VIDEO}")
+    if videos and any(VIDEO in message.text for message in messages if message.role != "user"):
+        row.fail("videos", f"{len(videos)} paths", f"{VIDEO} may stand in user messages only")
+    return Trace(messages, images, _spans(row, messages), row.text("source_dataset", ""), videos)
 
 
 def _messages(row: Row) -> tuple[Message, ...]:

@@ -9,9 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import av
-
-from pyvision_rl.data.media import load_image
+from pyvision_rl.data.media import check_video, load_image
 from pyvision_rl.data.mixture import MIXTURE_SUFFIXES, read_mixture
 from pyvision_rl.data.readers import SeenIds, iter_tasks
 from pyvision_rl.data.rows import Problem, Row, iter_rows
@@ -139,7 +137,7 @@ class _Checker:
 
     def _check_trace(self, row: Row, trace: Trace) -> None:
         self._check_length(row, "conversations", sum(len(m.text) for m in trace.messages))
-        self._check_media(row, trace.images, ())
+        self._check_media(row, trace.images, trace.videos)
         if not row.problems:
             self.sources[trace.source] += 1
 
@@ -154,7 +152,7 @@ class _Checker:
             for path in images:
                 self._try(row, path, load_image)
             for path in videos:
-                self._try(row, path, _open_video)
+                self._try(row, path, check_video)
 
     def _try(self, row: Row, path: Path, read: Callable[[Path], object]) -> None:
         """Note why a file cannot be read; each file is read once, however many rows name it."""
@@ -179,14 +177,3 @@ class _Checker:
             abilities=self.abilities,
             problems=tuple(self.problems),
         )
-
-
-def _open_video(path: Path) -> None:
-    """Decode one frame of a video; raises InputError where there is none."""
-    try:
-        with av.open(str(path)) as container:
-            if container.streams.video and next(container.decode(video=0), None) is not None:
-                return
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable video ({error})") from error
-    raise InputError(f"{path}: holds no video frames")

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.errors import ConfigError, MediaError
 from pyvision_rl.sandbox.video import VideoError, VideoReader
 
 VideoContext = Literal["on_demand", "uniform", "hybrid"]
@@ -69,14 +69,14 @@ class VideoInfo:
 
 @lru_cache(maxsize=4096)
 def read_info(path: Path) -> VideoInfo:
-    """Open a video and decode its first frame. Raises InputError for one that cannot be read."""
+    """Open a video and decode its first frame. Raises MediaError for one that cannot be read."""
     try:
         with VideoReader(path) as reader:
             height, width, _ = reader[0].shape
             first, last = reader.get_frame_timestamp([0, -1]).tolist()
             return VideoInfo(width, height, len(reader), reader.get_avg_fps(), last[1] - first[0])
     except VideoError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise MediaError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,19 @@ class GivenVideo:
     numbers: tuple[int, ...]
 
     def frames(self) -> Iterator[Image.Image]:
-        """Those frames, one at a time. Raises InputError for one that cannot be read."""
+        """Those frames, one at a time. Raises MediaError for one that cannot be read."""
         try:
             with VideoReader(self.path) as reader:
                 for number in self.numbers:
                     yield Image.fromarray(np.asarray(reader[number]))
         except VideoError as error:
-            raise InputError(f"{self.path}: {error}") from error
+            raise MediaError(f"{self.path}: {error}") from error
 
 
 def open_video(path: Path, config: FramesConfig) -> GivenVideo:
     """Look at a video, and choose the middle frame of each of so many equal parts of it.
 
-    Raises InputError for a video that cannot be read.
+    Raises MediaError for a video that cannot be read.
     """
     info = read_info(path)
     if config.context == "on_demand":

@@ -21,9 +21,10 @@ ON_DEMAND = FramesConfig()
 def encode_trace(trace: Trace, codec: ChatCodec, frames: FramesConfig = ON_DEMAND) -> Sample:
     """Token ids of a trace; the loss mask is 1 on assistant text and its end-of-turn token.
 
-    A `<video>` becomes the frames that the context has, none by default. Excluded spans are masked
-    out. `logprobs` are 0 and the advantage is 1: nothing was sampled. Raises InputError for an
-    image or video that cannot be read.
+    A `<video>` becomes the frames that the context has; where it has none, by default, its name in
+    the runtime, or nothing at the end of a line. Excluded spans are masked out. `logprobs` are 0
+    and the advantage is 1: nothing was sampled. Raises InputError for an image or video that cannot
+    be read.
     """
     media = _Media(trace, frames)
     messages = list(enumerate(trace.messages))
@@ -58,8 +59,9 @@ class _Media:
 
     def __init__(self, trace: Trace, frames: FramesConfig) -> None:
         self._images = iter([load_image(path) for path in trace.images])
-        self._videos: Iterator[list[Image]] = (
-            list(open_video(path, frames).frames()) for path in trace.videos
+        self._videos: Iterator[tuple[str, list[Image]]] = (
+            (f"<video_clue_{number}>", list(open_video(path, frames).frames()))
+            for number, path in enumerate(trace.videos)
         )
         self._marks = re.compile(f"{IMAGE}|{VIDEO}\n?" if trace.videos else IMAGE)
 
@@ -71,9 +73,11 @@ class _Media:
             if mark[0] == IMAGE:
                 shown.append(next(self._images))
                 return IMAGE
-            frames = next(self._videos)
+            (name, frames), line_end = next(self._videos), mark[0].removeprefix(VIDEO)
             shown.extend(frames)
-            return IMAGE * len(frames) + mark[0].removeprefix(VIDEO) if frames else ""
+            if frames:
+                return IMAGE * len(frames) + line_end
+            return "" if line_end else name
 
         text = self._marks.sub(take, IMAGE.join(message.parts))
         if message.role == "observation":

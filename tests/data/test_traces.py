@@ -93,6 +93,19 @@ def test_observation_role_is_kept_apart(tmp_path: Path) -> None:
     assert roles == ["system", "user", "assistant", "observation", "assistant"]
 
 
+VIDEO_TALK = [{"role": "user", "content": "<video>\nx"}, {"role": "assistant", "content": "y"}]
+SAYS_VIDEO = {"role": "assistant", "content": "<video>"}
+TALKS = {"role": "user", "content": "x"}
+
+
+def test_videos_are_marked_or_in_the_runtime_only(tmp_path: Path) -> None:
+    unmarked = row(videos=["a.png", "a.png"])
+    marked = row(videos=["a.png"], conversations=VIDEO_TALK, images=[])
+    text = row(conversations=[TALKS, SAYS_VIDEO], images=[])
+    traces = read_traces(write(tmp_path, unmarked, marked, text))
+    assert [len(trace.videos) for trace in traces] == [2, 1, 0]
+
+
 def talk(*roles: str) -> dict[str, object]:
     return row(conversations=[{"role": role, "content": "x"} for role in roles], images=[])
 
@@ -121,6 +134,19 @@ def talk(*roles: str) -> dict[str, object]:
                 ]
             ),
             "<image> may stand in user messages only",
+        ),
+        (
+            row(videos=["a.png", "a.png"], conversations=VIDEO_TALK, images=[]),
+            "row 0: videos = '2 paths': the messages hold 1 <video>",
+        ),
+        (row(videos=["no.mp4"]), "row 0: videos = 'no.mp4': no file "),
+        (
+            row(videos=["a.png"], conversations=[*VIDEO_TALK[:1], SAYS_VIDEO], images=[]),
+            "row 0: videos = '1 paths': the messages hold 2 <video>",
+        ),
+        (
+            row(videos=["a.png"], conversations=[TALKS, SAYS_VIDEO], images=[]),
+            "<video> may stand in user messages only",
         ),
         (row(loss_exclude=[[0, 0, 1]]), "loss_exclude = [0, 0, 1]: must be [message, start, end]"),
         (row(loss_exclude=[[1, 0, len(CALL) + 1]]), "an assistant message and characters inside"),

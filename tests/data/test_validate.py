@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pyvision_rl.data.validate import validate_file
+from tests.clips import encode
 
 REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -96,6 +97,29 @@ def test_media_are_decoded_on_request(folder: Path) -> None:
     assert "broken.png'" in str(report.problems[0])
     assert "not a readable image" in str(report.problems[0])
     assert "not a readable video" in str(report.problems[1])
+
+
+def test_videos_are_opened_on_request(folder: Path) -> None:
+    encode(folder / "good.mp4", [4 * n for n in range(20)])
+    whole = (folder / "good.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    names = [["good.mp4", "good.mp4"], "cut.mp4", ["good.mp4", "a.png"]]
+    rows = [row(n, image_path=None, videos_path=name) for n, name in enumerate(names)]
+    report = validate_file(write(folder, *rows), decode=True)
+    assert (report.num_videos, report.num_images) == (5, 0)
+    start = f"{folder / 'tasks.json'}: row 1: '{folder / 'cut.mp4'}': "
+    assert [str(problem) for problem in report.problems[:1]] == [
+        f"{start}not a readable video (Invalid data found when processing input)"
+    ]
+    assert len(report.problems) == 1
+
+
+def test_videos_of_traces_are_opened_too(folder: Path) -> None:
+    talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    path = write(folder, {"conversations": talk, "images": [], "videos": ["broken.mp4"]})
+    assert validate_file(path).num_videos == 1
+    (problem,) = validate_file(path, decode=True).problems
+    assert "broken.mp4': not a readable video (Invalid data" in str(problem)
 
 
 def test_traces_are_told_apart(folder: Path) -> None:

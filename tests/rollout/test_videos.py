@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.errors import ConfigError, MediaError
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.scripted import play_texts
 from pyvision_rl.rollout.episode import Agent, RolloutConfig, open_task, run_episode
@@ -200,7 +200,7 @@ def test_a_hybrid_context_leaves_room_to_show_something():
 def test_a_video_that_cannot_be_read_is_named(tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
-    with pytest.raises(InputError, match=r"broken\.mp4: the video cannot be opened: Invalid data"):
+    with pytest.raises(MediaError, match=r"broken\.mp4: the video cannot be opened: Invalid data"):
         read_info(broken)
-    with pytest.raises(InputError, match=r"gone\.mp4: the video cannot be opened: No such file"):
+    with pytest.raises(MediaError, match=r"gone\.mp4: the video cannot be opened: No such file"):
         read_info(tmp_path / "gone.mp4")
