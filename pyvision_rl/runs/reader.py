@@ -47,7 +47,11 @@ class RunReader:
     @property
     def config_yaml(self) -> str:
         """The resolved configuration."""
-        return (self.path / CONFIG).read_text()
+        path = self.path / CONFIG
+        try:
+            return path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not readable as text: {error}") from error
 
     def metrics(self) -> list[MetricRow]:
         """One row per logged step."""

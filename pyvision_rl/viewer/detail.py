@@ -105,7 +105,10 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class GroupView:
-    """A drawn group: its task, its trajectories, what became of it."""
+    """A drawn group: its task, its trajectories, what became of it.
+
+    `thumbnail` is the sha1 of an image that its prompt shows, empty where it shows none.
+    """
 
     group: int
     task_id: str
@@ -117,6 +120,7 @@ class GroupView:
     reward_mean: float
     reward_std: float
     thumbnail: str
+    has_video: bool
     members: tuple[Row, ...]
 
 
@@ -174,11 +178,11 @@ def find_neighbours(index: RunIndex, fit: Fit, ref: Ref) -> Neighbours:
 def view_groups(index: RunIndex, phase: str, step: int) -> list[GroupView]:
     """The groups of a step as they were drawn. Raises InputError."""
     rows = index.part(phase, step).to_pylist()
-    thumbnails = _thumbnails(index, phase, step)
+    media = _media(index, phase, step)
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
-    return [_view_group(members, thumbnails.get(key, "")) for key, members in groups.items()]
+    return [_view_group(members, *media.get(key, ("", False))) for key, members in groups.items()]
 
 
 def _view(
@@ -276,7 +280,7 @@ def _ref_at(keys: pa.Table, place: int) -> Ref | None:
     return Ref(**keys.slice(place, 1).to_pylist()[0])
 
 
-def _view_group(rows: Sequence[Row], thumbnail: str) -> GroupView:
+def _view_group(rows: Sequence[Row], thumbnail: str, has_video: bool) -> GroupView:
     first = rows[0]
     rewards = pa.array([row["reward"] for row in rows if row["stop"] != "sandbox_lost"])
     return GroupView(
@@ -290,16 +294,19 @@ def _view_group(rows: Sequence[Row], thumbnail: str) -> GroupView:
         reward_mean=pc.mean(rewards).as_py() or 0.0,
         reward_std=pc.stddev(rewards).as_py() or 0.0,
         thumbnail=thumbnail,
+        has_video=has_video,
         members=tuple({name: row[name] for name in MEMBER_COLUMNS} for row in rows),
     )
 
 
-def _thumbnails(index: RunIndex, phase: str, step: int) -> dict[int, str]:
-    """Sha1 of each group's first given image; nothing else of the turns is read."""
+def _media(index: RunIndex, phase: str, step: int) -> dict[int, tuple[str, bool]]:
+    """Of each group the sha1 of its prompt's first image, and whether its task has a video; nothing
+    else of the turns is read.
+    """
     path = record_path(index.reader.path, "turns", phase, step)
-    table = read_table(path, ["group", "prompt.images.list.element"])
-    names: dict[int, str] = {}
-    for row in table.to_pylist():
-        if row["prompt"]["images"]:
-            names.setdefault(row["group"], row["prompt"]["images"][0])
-    return names
+    columns = ["group", "prompt.images.list.element", "task_videos.list.element"]
+    media: dict[int, tuple[str, bool]] = {}
+    for row in read_table(path, columns).to_pylist():
+        first = next(iter(row["prompt"]["images"] or ()), "")
+        media.setdefault(row["group"], (first, bool(row["task_videos"])))
+    return media

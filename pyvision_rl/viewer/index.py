@@ -83,7 +83,7 @@ class RunIndex:
         """Whether the run shows an image that is drawn alone at its own size, without axes."""
         try:
             tree = yaml.safe_load(self.reader.config_yaml)
-        except (OSError, yaml.YAMLError):
+        except (InputError, yaml.YAMLError):
             return False
         for name in ("agent", "sandbox", "figures"):
             tree = tree.get(name) if isinstance(tree, dict) else None

@@ -85,7 +85,10 @@ class TokenReader:
 def _tokenizer_folder(reader: RunReader) -> Path | None:
     """The run's newest checkpoint, else the model that its configuration names."""
     candidates = [checkpoint.path for checkpoint in reversed(reader.checkpoints())]
-    config = yaml.safe_load(reader.config_yaml)
+    try:
+        config = yaml.safe_load(reader.config_yaml)
+    except (InputError, yaml.YAMLError):
+        config = None  # then the tokens are shown by their ids
     policy = config.get("policy") if isinstance(config, dict) else None
     model = policy.get("model") if isinstance(policy, dict) else None
     if isinstance(model, str):

@@ -24,6 +24,7 @@ function boxShape(crop, width, height, onPick) {
 export function imageWithBoxes({ url, alt, crops, onPick, onOpen }) {
   const image = h("img", { src: url, alt, onclick: onOpen });
   image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth < 240));
+  image.addEventListener("error", () => image.replaceWith(h("span", { class: "unreadable" }, `${alt} cannot be read`)));
   return h("div", { class: "boxed" }, image, boxesOver(crops, onPick));
 }
 

@@ -31,7 +31,8 @@ function groupCard(app, run, phase, step, group) {
   const first = { phase, step, group: group.group, index: 0 };
   return h("article", { class: `card group ${group.rank === null ? "" : "kept"}`, tabindex: "-1" },
     h("a", { class: "thumb", href: trajectoryAddress(run, first), tabindex: "-1", "aria-hidden": "true" },
-      group.thumbnail ? h("img", { src: app.source.image(run, first, group.thumbnail), loading: "lazy", alt: "" }) : h("span", { class: "muted" }, "no image")),
+      group.thumbnail ? h("img", { src: app.source.image(run, first, group.thumbnail), loading: "lazy", alt: "" })
+        : group.has_video ? h("img", { class: "film", src: app.source.film(run, first, 0), loading: "lazy", alt: "", onerror: (event) => event.target.replaceWith(h("span", { class: "muted" }, "video")) }) : h("span", { class: "muted" }, "no image")),
     h("div", { class: "what" },
       h("a", { class: "question", href: trajectoryAddress(run, first) }, group.question),
       h("div", { class: "tags" }, pill(`task ${group.task_id}`, "plain"), group.kind && pill(words(group.kind), "plain"), h("span", { class: "muted" }, `answer ${group.gold}`))),

@@ -2,7 +2,7 @@
 import { address, fixed, h, isRight, notice, number, plural, reasonText, select, signed, trajectoryAddress, words } from "./dom.js";
 
 const PAGE = 50;
-const PARTS = [["", "everywhere"], ["task", "question, answer"], ["thought", "thoughts"], ["code", "programs"], ["output", "output"]];
+const PARTS = [["", "everywhere"], ["task", "question"], ["thought", "thoughts"], ["code", "programs"], ["output", "output"]];
 const SORTS = [["new", "newest first"], ["old", "oldest first"], ["reward", "highest reward"], ["advantage", "highest advantage"], ["calls", "most calls"], ["tokens", "most tokens"], ["slow", "slowest"]];
 
 function fate(row) {
@@ -21,12 +21,12 @@ function line(run, row, excerpt, query, exported) {
   const href = trajectoryAddress(run, row, query);
   return h("tr", { tabindex: "-1", onclick: (event) => { if (!event.target.closest("a")) location.hash = href; } },
     h("td", { class: isRight(row) ? "mark good" : "mark bad", title: isRight(row) ? "right" : "wrong" }, row.stop === "sandbox_lost" ? "?" : isRight(row) ? "✓" : "✗"),
-    h("td", { class: "num" }, exported ? number(row.step) : h("a", { class: "quiet", href: address("groups", run, row.phase, row.step), title: row.phase }, number(row.step))),
+    h("td", { class: "num step" }, exported ? number(row.step) : h("a", { class: "quiet", href: address("groups", run, row.phase, row.step), title: row.phase }, number(row.step))),
     h("td", { class: "question" }, h("a", { href }, row.question), excerpt && excerptNode(excerpt), row.ability && h("span", { class: "muted" }, words(row.ability))),
     h("td", { class: "answer" }, h("span", {}, row.answer ?? "no answer"), !isRight(row) && h("span", { class: "muted" }, `expected ${row.gold}`)),
-    h("td", { class: "num strong" }, fixed(row.reward)),
+    h("td", { class: "num strong reward-cell" }, fixed(row.reward)),
     h("td", { class: "num wide" }, signed(row.advantage)),
-    h("td", { class: "num" }, number(row.num_tool_calls), row.num_ok_tool_calls < row.num_tool_calls && h("span", { class: "failed", title: "failed calls" }, `${row.num_tool_calls - row.num_ok_tool_calls} failed`)),
+    h("td", { class: "num calls-cell" }, number(row.num_tool_calls), row.num_ok_tool_calls < row.num_tool_calls && h("span", { class: "failed", title: "failed calls" }, `${row.num_tool_calls - row.num_ok_tool_calls} failed`)),
     h("td", { class: "num wide" }, number(row.num_completion_tokens)),
     h("td", { class: "wide" }, words(row.stop)),
     h("td", { class: "wide" }, fate(row)));

@@ -175,6 +175,7 @@ export async function overviewPage(route, app) {
   const asked = route.query.get("runs");
   const chosen = new Set(asked !== null ? asked.split(",").filter(Boolean) : (curved.length ? curved : app.runs).slice(0, 6).map((run) => run.name));
   const known = new Map();
+  const heading = h("h1", {});
   const table = h("div", { class: "card scroll" });
   const curves = h("div", { class: "curves" });
 
@@ -198,6 +199,7 @@ export async function overviewPage(route, app) {
       app.remember({ runs: [...chosen].join(",") });
       draw();
     }));
+    heading.textContent = plural(app.runs.length, "run");
     const titles = ["", "run", "accuracy", "reward", "calls", "no call", "steps", "trajectories", "checkpoints", "last step"];
     table.replaceChildren(h("table", { class: "runs" },
       h("thead", {}, h("tr", {}, titles.map((title, place) => h("th", { class: place > 1 && place < 9 ? "num" : "" }, title)))),
@@ -224,5 +226,5 @@ export async function overviewPage(route, app) {
     h("label", { class: "check" }, kindsBox, "per kind"),
     h("span", { class: "muted grow hint" }, "A click into a curve of one run opens the groups of that step."));
   await draw();
-  return { title: "Curves", node: h("div", { class: "page" }, h("h1", {}, plural(app.runs.length, "run")), table, tools, curves), refresh: draw };
+  return { title: "Curves", node: h("div", { class: "page" }, heading, table, tools, curves), refresh: draw };
 }

@@ -30,6 +30,7 @@ function figureNode(item, open, onPick) {
     image.classList.toggle("pixels", image.naturalWidth < 240);
     size.textContent = ` ${image.naturalWidth} × ${image.naturalHeight}`;
   });
+  image.addEventListener("error", () => image.replaceWith(h("span", { class: "unreadable" }, "this image cannot be read")));
   const size = h("span", { class: "muted" });
   return h("figure", {}, h("div", { class: "boxed-figure" }, h("button", { type: "button", class: "picture", onclick: () => open(item.place), "aria-label": `enlarge ${item.caption}` }, image), boxesOver(item.crops, onPick)), h("figcaption", {}, h("code", {}, item.caption), size));
 }
