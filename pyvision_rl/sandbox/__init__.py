@@ -1,6 +1,25 @@
-"""Runs untrusted Python in confined processes, many at once. Knows no model and no prompt."""
+"""Runs untrusted Python in confined processes, many at once. Knows no model and no prompt.
 
-from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
-from pyvision_rl.sandbox.pool import Layer, Runtime, SandboxPool
+Names load when they are first used: the fork server imports this package too, and each of its forks
+pays for what it has loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
+    from pyvision_rl.sandbox.pool import Layer, Runtime, SandboxPool
 
 __all__ = ["CellResult", "Layer", "ResultKind", "Runtime", "SandboxConfig", "SandboxPool"]
+OF_CONFIG = ("CellResult", "ResultKind", "SandboxConfig")
+
+
+def __getattr__(name: str) -> object:
+    """Import `name` from its module."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "config" if name in OF_CONFIG else "pool"
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

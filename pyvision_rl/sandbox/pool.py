@@ -21,7 +21,7 @@ from typing import Literal, Self
 
 from PIL import Image
 
-from pyvision_rl.errors import InputError, MediaError, SandboxError
+from pyvision_rl.errors import InputError, SandboxError
 from pyvision_rl.sandbox import control, wire
 from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
 from pyvision_rl.sandbox.limits import Limits
@@ -93,7 +93,7 @@ class SandboxPool:
             raise InputError(f"sandbox seed {seed}: it must be 0 or more and below 2**63")
         for path in videos:
             if not Path(path).is_file():
-                raise MediaError(f"video {path}: no such file")
+                raise InputError(f"video {path}: no such file")
         runtime = Runtime(self, images, [Path(path) for path in videos], seed)
         self._runtimes.add(runtime)
         return runtime
@@ -219,7 +219,7 @@ class Runtime:
             started = time.monotonic()
             async with asyncio.timeout(config.timeout_s + config.grace_s):
                 request = wire.Run(secrets.randbits(63), code)
-                reply, images = await self._exchange(request, [])
+                reply, images = await self._exchange(request)
             return CellResult(reply.kind, reply.text, images, time.monotonic() - started)
         except TimeoutError:
             kind: ResultKind = "killed_timeout"
@@ -251,12 +251,12 @@ class Runtime:
             except SandboxError:
                 if attempt:
                     raise
-        images = [image.convert("RGB") for image in self._images]
+        images = [i if i.mode == "RGB" else i.convert("RGB") for i in self._images]
         opened = wire.Open(
             secrets.randbits(63), self._seed, [i.size for i in images], len(self._videos)
         )
         try:
-            await self._exchange(opened, [image.tobytes() for image in images])
+            await self._exchange(opened, images)
         except (TimeoutError, OSError, wire.WireError) as error:
             raise SandboxError(f"a runtime did not start: {error or 'no answer'}") from None
         self._images = []
@@ -279,7 +279,7 @@ class Runtime:
                 os.close(descriptor)
 
     async def _exchange(
-        self, request: wire.Request, blobs: list[bytes]
+        self, request: wire.Request, given: Sequence[Image.Image] = ()
     ) -> tuple[wire.Reply, list[Image.Image]]:
         """Send a request, read its one answer; anything else on the channel is a `WireError`."""
         channel = self._channel
@@ -288,7 +288,7 @@ class Runtime:
         refuse_unasked(channel)
         self._thaw()
         loop = asyncio.get_running_loop()
-        for buffer in wire.frame(request, blobs):
+        for buffer in wire.frame(request, given):
             await loop.sock_sendall(channel, buffer)
         limits = self._pool.config
         max_header = 8 * limits.max_text_chars + 32 * limits.max_figures + 1024

@@ -5,16 +5,18 @@ blobs. Never pickle.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
+from PIL import Image
 
 LENGTH = struct.Struct("<I")
 MAX_CODE_CHARS = 1 << 20
 """Longest cell."""
 FIGURES_PER_CELL = 2
 """How many figures of the largest size fit into one answer."""
+STRIP_BYTES = 1 << 16
 
 Size = tuple[int, int]
 """Width and height of an RGB image; its blob has 3 * width * height bytes."""
@@ -62,10 +64,21 @@ def num_blob_bytes(sizes: Iterable[Size]) -> int:
     return sum(3 * width * height for width, height in sizes)
 
 
-def frame(message: Request | Reply, blobs: Iterable[bytes | memoryview] = ()) -> list[memoryview]:
-    """The buffers of one frame, to be sent in order."""
+def frame(message: Request | Reply, images: Iterable[Image.Image] = ()) -> Iterator[bytes]:
+    """The buffers of one frame, to be sent in order; the pixels of an image come strip by strip, so
+    that they need not be in memory twice.
+    """
     header = ENCODER.encode(message)
-    return [memoryview(LENGTH.pack(len(header)) + header), *map(memoryview, blobs)]
+    yield LENGTH.pack(len(header)) + header
+    for image in images:
+        for top, rows in strips(*image.size):
+            yield image.crop((0, top, image.width, top + rows)).tobytes()
+
+
+def strips(width: int, height: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each strip of an image."""
+    step = max(1, STRIP_BYTES // (3 * width))
+    return ((top, min(step, height - top)) for top in range(0, height, step))
 
 
 def check_reply(reply: Reply, request_id: int, max_images: int, max_image_px: int) -> None:

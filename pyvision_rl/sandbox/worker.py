@@ -6,9 +6,7 @@ Everything here runs beside untrusted code and is trusted with nothing: the pool
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import gc
 import io
 import linecache
 import os
@@ -21,7 +19,7 @@ import traceback
 import types
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -31,6 +29,7 @@ from PIL import Image
 from pyvision_rl.sandbox import wire
 from pyvision_rl.sandbox.figures import FigureCapture
 from pyvision_rl.sandbox.limits import Limits
+from pyvision_rl.sandbox.memory import tidy
 from pyvision_rl.sandbox.output import BoundedText, CapturedStream, clean_text
 
 TIDY_AFTER_S = 0.01
@@ -66,11 +65,10 @@ def serve_cells(descriptors: Descriptors, limits: Limits) -> None:
     if not isinstance(request, wire.Open):
         return
     cells = Cells(descriptors, limits, request, read_images(channel, request.images))
-    send(channel, wire.Reply(request.id, "ok", "", []), [])
+    answer(channel, request.id, "ok", "", [])
     while isinstance(request := read_request(channel), wire.Run):
         kind, text, images = cells.run(request.code)
-        sizes = [image.size for image in images]
-        send(channel, wire.Reply(request.id, kind, text, sizes), [i.tobytes() for i in images])
+        answer(channel, request.id, kind, text, images)
 
 
 def read_request(channel: socket.socket) -> wire.Request | None:
@@ -84,11 +82,16 @@ def read_request(channel: socket.socket) -> wire.Request | None:
 
 def read_images(channel: socket.socket, sizes: list[wire.Size]) -> list[Image.Image]:
     """The images whose blobs follow an `Open`."""
-    images = []
-    for size in sizes:
-        blob = read_exactly(channel, wire.num_blob_bytes([size])) or b""
-        images.append(Image.frombytes("RGB", size, bytes(blob)))
-    return images
+    return [read_image(channel, width, height) for width, height in sizes]
+
+
+def read_image(channel: socket.socket, width: int, height: int) -> Image.Image:
+    """One image, strip by strip, so that its pixels are in memory once."""
+    image = Image.new("RGB", (width, height))
+    for top, rows in wire.strips(width, height):
+        pixels = read_exactly(channel, 3 * width * rows) or b""
+        image.paste(Image.frombytes("RGB", (width, rows), bytes(pixels)), (0, top))
+    return image
 
 
 def read_exactly(channel: socket.socket, num_bytes: int) -> bytearray | None:
@@ -103,9 +106,16 @@ def read_exactly(channel: socket.socket, num_bytes: int) -> bytearray | None:
     return buffer
 
 
-def send(channel: socket.socket, reply: wire.Reply, blobs: list[bytes]) -> None:
+def answer(
+    channel: socket.socket,
+    request_id: int,
+    kind: Literal["ok", "error", "timeout"],
+    text: str,
+    images: list[Image.Image],
+) -> None:
     """Send one whole frame."""
-    for buffer in wire.frame(reply, blobs):
+    sizes = [image.size for image in images]
+    for buffer in wire.frame(wire.Reply(request_id, kind, text, sizes), images):
         channel.sendall(buffer)
 
 
@@ -198,9 +208,10 @@ def open_videos(descriptors: list[int]) -> dict[str, Any]:
     """`video_clue_k` for each descriptor, and the reader's own names as code written for decord
     uses them.
     """
+    if not descriptors:
+        return {}
     from pyvision_rl.sandbox import video
 
-    video.install_as_decord()
     readers = {f"video_clue_{k}": video.open_descriptor(fd) for k, fd in enumerate(descriptors)}
     return {"VideoReader": video.VideoReader, "cpu": video.cpu, **readers}
 
@@ -240,15 +251,3 @@ def take_file(descriptor: int, sink: BoundedText, max_chars: int) -> None:
     if cut := size - len(head) - len(tail):
         sink.skip(cut)
     sink.write(tail.decode("utf-8", "replace"))
-
-
-LIBC = ctypes.CDLL(None)
-
-
-def tidy() -> None:
-    """Give memory that the cell freed back to the system: hundreds of runtimes idle between
-    turns.
-    """
-    gc.collect()
-    if hasattr(LIBC, "malloc_trim"):
-        LIBC.malloc_trim(0)

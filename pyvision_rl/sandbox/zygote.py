@@ -5,7 +5,6 @@ One thread, no state.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import resource
@@ -16,10 +15,11 @@ import sys
 import traceback
 from pathlib import Path
 
-from pyvision_rl.sandbox import control
+from pyvision_rl.sandbox import control, late
 from pyvision_rl.sandbox.confine import Confinement, ConfinementError
 from pyvision_rl.sandbox.confine.keeper import keep, namespaces_work
 from pyvision_rl.sandbox.confine.libc import die_with_parent
+from pyvision_rl.sandbox.memory import settle
 
 PRELOADED = (
     "base64",
@@ -40,7 +40,6 @@ PRELOADED = (
     "matplotlib.pyplot",
     "matplotlib.patches",
     "matplotlib.backends.backend_agg",
-    "pyvision_rl.sandbox.video",
     "pyvision_rl.sandbox.worker",
 )
 
@@ -84,21 +83,29 @@ def warm_up() -> None:
     matplotlib.use("Agg")
     for name in PRELOADED:
         importlib.import_module(name)
-    import matplotlib.pyplot as plt
-
-    from pyvision_rl.sandbox.figures import render
-
-    plt.imshow([[0.0]])
-    plt.title("warm")
-    render(plt.gcf(), "matplotlib", 10**6)
-    plt.close("all")
+    sys.meta_path.insert(0, late.LateVideo())
+    draw_once()
     num_threads = len(os.listdir("/proc/self/task"))
     if num_threads != 1:
         raise RuntimeError(
             f"the fork server has {num_threads} threads; a fork would copy their locks"
         )
-    gc.collect()
-    gc.freeze()
+    settle()
+
+
+def draw_once() -> None:
+    """What matplotlib builds at its first figure is built before the first fork."""
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    from pyvision_rl.sandbox.figures import render
+    from pyvision_rl.sandbox.fonts import fonts_kept
+
+    with fonts_kept():
+        plt.imshow(Image.new("RGB", (84, 84)).crop((0, 0, 42, 42)))
+        plt.title("warm")
+        render(plt.gcf(), "matplotlib", 10**6)
+        plt.close("all")
 
 
 class ForkServer:
@@ -145,6 +152,8 @@ class ForkServer:
         request = control.TO_SERVER.decode(packet)
         if not isinstance(request, control.Spawn):
             return False
+        if len(descriptors) > 1:
+            self._load_video_reader()
         try:
             self._fork(request.id, descriptors)
         except OSError as error:
@@ -153,6 +162,12 @@ class ForkServer:
             for descriptor in descriptors:
                 os.close(descriptor)
         return True
+
+    def _load_video_reader(self) -> None:
+        """At the first trajectory with a video: its libraries make every later fork dearer."""
+        if late.VIDEO not in sys.modules:
+            importlib.import_module(late.VIDEO)
+            settle()
 
     def _fork(self, runtime: int, descriptors: list[int]) -> None:
         slot = self._confinement.take_slot()

@@ -18,6 +18,7 @@ from pyvision_rl.sandbox.confine.libc import (
     PR_SET_NO_NEW_PRIVS,
     call_libc,
     die_with_parent,
+    forget_handlers,
 )
 from pyvision_rl.sandbox.control import Setup
 
@@ -57,6 +58,7 @@ class Confinement:
             for path in readable
             if path.exists() and self._landlock
         ]
+        set_environment()
         base = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
         self._address_space = base + (setup.memory_mb << 20)
 
@@ -148,23 +150,19 @@ class Confinement:
         """
         follow(parent)
         os.setsid()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        forget_handlers(signal.SIGTERM, signal.SIGINT)
         uid = os.getuid() if self._first_uid is None else self._first_uid + slot
         scratch = str(self._scratch(slot))
         if self._private_root:
             namespaces.enter_scratch(self._setup.scratch_mb, uid)
             scratch = namespaces.SCRATCH
         output = os.memfd_create("output")
-        folders = {descriptor for descriptor, _ in self._readable}
-        keep_only({0, 1, 2, output, *descriptors, *folders})
         os.chdir(scratch)
         os.umask(0o077)
         if self._setup.isolation != "none":
             self._give_up_rights(uid, parent, scratch)
-        for descriptor in folders:
-            os.close(descriptor)
-        set_environment(scratch)
+        keep_only({0, 1, 2, output, *descriptors})
+        os.environ.update(HOME=scratch, TMPDIR=scratch, MPLCONFIGDIR=scratch)
         os.dup2(output, 1)
         os.dup2(output, 2)
         if self._filter is not None:
@@ -201,15 +199,12 @@ def keep_only(descriptors: set[int]) -> None:
     os.closerange(low, 2**31 - 1)
 
 
-def set_environment(scratch: str) -> None:
-    """What a cell finds in `os.environ`: nothing of the host."""
+def set_environment() -> None:
+    """What a cell finds in `os.environ` besides its own folder: nothing of the host."""
     kept = {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")}
     os.environ.clear()
     os.environ.update(
         kept,
-        HOME=scratch,
-        TMPDIR=scratch,
-        MPLCONFIGDIR=scratch,
         MPLBACKEND="Agg",
         LANG="C.UTF-8",
         PATH="/usr/bin:/bin",

@@ -24,6 +24,14 @@ def call_libc(name: str, *arguments: int | bytes | None) -> int:
     return result
 
 
+def forget_handlers(*numbers: signal.Signals) -> None:
+    """Let signals have their default effect; `signal.signal` would make enum members of its
+    results first.
+    """
+    for number in numbers:
+        LIBC.signal(int(number), None)
+
+
 def die_with_parent(number: signal.Signals) -> None:
     """Have the kernel send `number` to this process when its parent goes."""
     call_libc("prctl", PR_SET_PDEATHSIG, int(number), 0, 0, 0)

@@ -21,7 +21,6 @@ from pyvision_rl.sandbox.confine.syscalls import (
 LOAD, AND, JUMP_IF_EQUAL, JUMP_IF_GE, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 OFFSET_NUMBER, OFFSET_ARCH, OFFSET_ARGS = 0, 4, 16
 ALLOW, KILL_PROCESS, USER_NOTIFY = 0x7FFF0000, 0x80000000, 0x7FC00000
-X32_BIT = 0x40000000
 PR_SET_SECCOMP, PR_GET_SECCOMP, SECCOMP_MODE_FILTER = 22, 21, 2
 
 OWN_PID = 0x7FFF1234
@@ -41,6 +40,7 @@ PRCTL_OPTIONS = (3, 15, 16, 23, 0x53564D41)
 """Dumpable and capability bounds read, thread name, name of a mapping."""
 
 Instruction = tuple[int, int, int, int]
+Run = tuple[int, list[Instruction]]
 
 
 def refuse(number: int = errno.EPERM) -> Instruction:
@@ -104,22 +104,42 @@ def conditions() -> dict[str, list[Instruction]]:
 
 def build_filter() -> bytes:
     """The program for this machine, with `OWN_PID` in place of the process id."""
-    program: list[Instruction] = [
+    bodies = conditions()
+    answers = {number: [(RETURN, 0, 0, ALLOW)] for number in numbers(ALLOWED).values()}
+    answers |= {number: bodies[name] for name, number in numbers(ALLOWED_BY_ARGUMENT).items()}
+    program = [
         (LOAD, 0, 0, OFFSET_ARCH),
         (JUMP_IF_EQUAL, 1, 0, AUDIT_ARCH[platform.machine()]),
         (RETURN, 0, 0, KILL_PROCESS),
         (LOAD, 0, 0, OFFSET_NUMBER),
+        *search(runs(answers)),
     ]
-    if platform.machine() == "x86_64":
-        program += [(JUMP_IF_GE, 0, 1, X32_BIT), refuse()]
-    for number in numbers(ALLOWED).values():
-        program += [(JUMP_IF_EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
-    bodies = conditions()
-    for name, number in numbers(ALLOWED_BY_ARGUMENT).items():
-        body = bodies[name]
-        program += [(JUMP_IF_EQUAL, 0, len(body), number), *body]
-    program.append(refuse())
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
+
+
+def runs(answers: dict[int, list[Instruction]]) -> list[Run]:
+    """Runs of call numbers that are answered alike, each by its first; all others (x32's too) are
+    refused.
+    """
+    found: list[Run] = [(0, [refuse()])]
+    for number, answer in sorted(answers.items()):
+        for first, body in ((number, answer), (number + 1, [refuse()])):
+            if found[-1][0] == first:
+                found.pop()
+            if not found or found[-1][1] != body:
+                found.append((first, body))
+    return found
+
+
+def search(found: list[Run]) -> list[Instruction]:
+    """A tree of comparisons: the kernel walks the whole program for every call number when it is
+    installed.
+    """
+    if len(found) == 1:
+        return found[0][1]
+    middle = len(found) // 2
+    below, above = search(found[:middle]), search(found[middle:])
+    return [(JUMP_IF_GE, len(below), 0, found[middle][0]), *below, *above]
 
 
 class _Program(ctypes.Structure):
