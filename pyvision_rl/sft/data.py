@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from PIL.Image import Image
 
 from pyvision_rl.data.media import load_image
-from pyvision_rl.data.traces import VIDEO, Message, Trace
+from pyvision_rl.data.traces import VIDEO, Message, Role, Span, Trace
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.codec import IMAGE, SYSTEM, ChatCodec
 from pyvision_rl.rollout.seeds import derive_seed
@@ -18,33 +19,66 @@ from pyvision_rl.rollout.videos import FramesConfig, open_video
 ON_DEMAND = FramesConfig()
 
 
-def encode_trace(trace: Trace, codec: ChatCodec, frames: FramesConfig = ON_DEMAND) -> Sample:
-    """Token ids of a trace; the loss mask is 1 on assistant text and its end-of-turn token.
+@dataclass(frozen=True)
+class ShownMessage:
+    """A message as the chat has it: each of its images an `<image>` in the text, observations
+    wrapped as user messages. `number` is its place in the trace.
+    """
+
+    number: int
+    role: Role
+    text: str
+    images: tuple[Image, ...] = ()
+
+
+def show_messages(trace: Trace, frames: FramesConfig = ON_DEMAND) -> list[ShownMessage]:
+    """The messages of a trace with their images read.
 
     A `<video>` becomes the frames that the context has; where it has none, by default, its name in
-    the runtime, or nothing at the end of a line. Excluded spans are masked out. `logprobs` are 0
-    and the advantage is 1: nothing was sampled. Raises InputError for an image or video that cannot
-    be read.
+    the runtime, or nothing at the end of a line. Raises InputError for an image or video that
+    cannot be read.
     """
     media = _Media(trace, frames)
-    messages = list(enumerate(trace.messages))
+    shown = []
+    for number, message in enumerate(trace.messages):
+        if message.role in ("system", "assistant"):
+            shown.append(ShownMessage(number, message.role, message.text))
+        else:
+            text, images = media.show(message)
+            shown.append(ShownMessage(number, "user", text, tuple(images)))
+    return shown
+
+
+def encode_trace(trace: Trace, codec: ChatCodec, frames: FramesConfig = ON_DEMAND) -> Sample:
+    """Token ids of a trace as `show_messages` has it; the loss mask is 1 on assistant text and its
+    end-of-turn token.
+
+    Excluded spans are masked out. `logprobs` are 0 and the advantage is 1: nothing was sampled.
+    """
+    return encode_messages(show_messages(trace, frames), trace.excluded, codec)
+
+
+def encode_messages(
+    messages: Sequence[ShownMessage], excluded: Sequence[Span], codec: ChatCodec
+) -> Sample:
+    """The sample of messages that begin with a user's, or with a system line and a user's."""
     system = SYSTEM
-    if messages[0][1].role == "system":
-        system = messages.pop(0)[1].text
     token_ids: list[int] = []
     mask: list[int] = []
     seen: list[Image] = []
-    for index, message in messages:
+    for message in messages:
+        if message.role == "system":
+            system = message.text
+            continue
         if message.role == "assistant":
-            spans = [(s.start, s.end) for s in trace.excluded if s.message == index]
+            spans = [(s.start, s.end) for s in excluded if s.message == message.number]
             ids, learn = codec.encode_completion(message.text, spans)
             mask += map(int, learn)
         else:
-            text, shown = media.show(message)
             observation = (
-                codec.continue_conversation(text, shown, closed=True)
+                codec.continue_conversation(message.text, message.images, closed=True)
                 if token_ids
-                else codec.open_conversation(text, shown, system)
+                else codec.open_conversation(message.text, message.images, system)
             )
             ids = observation.token_ids
             mask += [0] * len(ids)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,10 +21,12 @@ from pyvision_rl.data.rows import Row, write_rows
 from pyvision_rl.data.traces import Trace, iter_traces
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.batch import Sample
-from pyvision_rl.model.codec import IMAGE, ChatCodec
+from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.inputs import image_key
 from pyvision_rl.model.loading import checkpoint_folder
-from pyvision_rl.sft.data import encode_trace
+from pyvision_rl.rollout.videos import FramesConfig
+from pyvision_rl.sft.data import ShownMessage, encode_messages, show_messages
 
 ROWS_FILE = "traces.json"
 TRAIN_FILE = "train.yaml"
@@ -40,7 +42,6 @@ DATASET_INFO = {
         "content_tag": "content",
         "user_tag": "user",
         "assistant_tag": "assistant",
-        "observation_tag": "observation",
         "system_tag": "system",
     },
 }
@@ -85,6 +86,8 @@ class ExportConfig:
     loss_exclude: Literal["drop", "learn"] = "drop"
     """Traces with characters that the loss should skip, which LLaMA-Factory cannot: left out, or
     learned whole."""
+    video: FramesConfig = field(default_factory=FramesConfig)
+    """What a `<video>` of a trace becomes: frames, as images, or its name."""
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     """Optimizer and schedule."""
 
@@ -146,46 +149,50 @@ class _Writer:
         self.num_traces = 0
         self.num_tokens = 0
         self.dropped: Counter[str] = Counter()
-        self._names: dict[Path, str] = {}
+        self._names: dict[bytes, str] = {}
 
     def rows(self) -> Iterator[dict[str, object]]:
         for row, trace in iter_traces(self.config.data, self.config.image_root or None, None):
             row.raise_first()
-            sample = self._encode(row, trace)
-            if why := self._reason(trace, sample):
+            messages = self._show(row, trace)
+            sample = encode_messages(messages, trace.excluded, self.codec)
+            if why := self._reason(trace, messages, len(sample.token_ids)):
                 self.dropped[why] += 1
                 continue
             self.num_traces += 1
             self.num_tokens += len(sample.token_ids)
-            yield self._row(trace, sample)
+            yield self._row(trace, messages, sample)
 
-    def _encode(self, row: Row, trace: Trace) -> Sample:
+    def _show(self, row: Row, trace: Trace) -> list[ShownMessage]:
         try:
-            return encode_trace(trace, self.codec)
+            return show_messages(trace, self.config.video)
         except InputError as error:
             raise InputError(f"{row.file}: row {row.index}: {error}") from error
 
-    def _reason(self, trace: Trace, sample: Sample) -> str:
+    def _reason(self, trace: Trace, messages: Sequence[ShownMessage], num_tokens: int) -> str:
         """Why LLaMA-Factory could not learn this trace as it is; empty where it can."""
         if trace.excluded and self.config.loss_exclude == "drop":
             return "with loss_exclude (--loss_exclude learn keeps them)"
         # Its last line feed is one more token than ours.
-        if len(sample.token_ids) + 1 > self.config.max_tokens:
+        if num_tokens + 1 > self.config.max_tokens:
             return f"longer than {self.config.max_tokens} tokens"
-        if any(OTHER_MARKS.search(message.text) for message in trace.messages):
+        if any(OTHER_MARKS.search(message.text) for message in messages):
             return "with <video>, <audio> or {{idx}} in a text"
         return ""
 
-    def _row(self, trace: Trace, sample: Sample) -> dict[str, object]:
+    def _row(
+        self, trace: Trace, messages: Sequence[ShownMessage], sample: Sample
+    ) -> dict[str, object]:
         images = []
-        for path, image in zip(trace.images, sample.images, strict=True):
-            if path not in self._names:
-                self._names[path] = f"images/{len(self._names):06d}.png"
-                image.save(self.out / self._names[path], compress_level=1)
-            images.append(self._names[path])
+        for image in sample.images:
+            key = image_key(image)
+            if key not in self._names:
+                self._names[key] = f"images/{len(self._names):06d}.png"
+                image.save(self.out / self._names[key], compress_level=1)
+            images.append(self._names[key])
         conversations = [
-            {"role": message.role, "content": IMAGE.join(map(self.codec.defuse, message.parts))}
-            for message in trace.messages
+            {"role": message.role, "content": self.codec.defuse(message.text)}
+            for message in messages
         ]
         return {
             "conversations": conversations,
@@ -218,7 +225,8 @@ def _train_yaml(config: ExportConfig, model: str) -> str:
         "preprocessing_batch_size": 64,
         "output_dir": "checkpoint",
         "logging_steps": 1,
-        "save_strategy": "epoch",
+        "save_steps": 200,
+        "save_total_limit": 1,
         "save_only_model": True,
         "report_to": "none",
         "per_device_train_batch_size": 1,

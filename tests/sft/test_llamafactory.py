@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from PIL import Image
 from pyvision_rl.data.traces import read_traces
 from pyvision_rl.errors import InputError
 from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.rollout.videos import FramesConfig
 from pyvision_rl.sft.data import encode_trace
 from pyvision_rl.sft.llamafactory import ExportConfig, RecipeConfig, export_llamafactory
 from tests.sft.traces import SMALL, trace_file, trace_row
@@ -35,6 +37,27 @@ def test_the_export_has_the_tokens_and_pixels_of_its_source(
     assert result.num_traces == len(ours) == 4
     assert result.num_tokens == sum(len(sample.token_ids) for sample in ours)
     assert not result.dropped
+
+
+def test_a_video_is_its_frames_or_its_name(codec, tiny_random_checkpoint, tmp_path):
+    film = Path(__file__).parents[3] / "shared" / "data" / "videos" / "bigbuckbunny.mp4"
+    if not film.is_file():
+        pytest.skip(f"{film} is not here")
+    row = {
+        "conversations": [
+            {"role": "user", "content": "<video>\nHow many?"},
+            {"role": "assistant", "content": "Three."},
+        ],
+        "videos": [str(film)],
+    }
+    data = trace_file(tmp_path, [row])
+    (trace,) = read_traces(data)
+    for name, video in (("on", FramesConfig()), ("off", FramesConfig("uniform", num_frames=3))):
+        config = config_of(data, tmp_path / name, tiny_random_checkpoint, video=video)
+        result = export_llamafactory(config)
+        (exported,) = read_traces(tmp_path / name / "traces.json")
+        assert encode_trace(exported, codec) == encode_trace(trace, codec, video)
+        assert result.num_images == (3 if name == "off" else 0)
 
 
 def test_every_written_image_is_one_that_needs_no_resizing(tiny_random_checkpoint, tmp_path):
