@@ -14,7 +14,7 @@ from pyvision_rl.reward.judge_config import JudgeConfig
 from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.agent import AgentConfig, open_agent
 from pyvision_rl.rollout.prompts import load_template
-from pyvision_rl.runs import PROMPT, GroupRecord, RunFolder
+from pyvision_rl.runs import PROMPT, VIDEO_PROMPT, GroupRecord, RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
 from pyvision_rl.sandbox import SandboxPool
 
@@ -51,9 +51,11 @@ async def run_eval(config: EvalConfig, on_task: OnTask, pool: SandboxPool | None
     tasks = read_tasks(
         config.data, image_root=config.image_root or None, limit=config.limit or None
     )
-    template = load_template(config.agent.rollout.prompt)
+    rollout = config.agent.rollout
+    template, video_template = load_template(rollout.prompt), load_template(rollout.video.template)
     with RunFolder.create(Path(config.out), dump_config(config)) as run:
         run.keep_text(PROMPT, template)
+        run.keep_text(VIDEO_PROMPT, video_template)
         policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
         async with (
             open_grader(config.reward, config.judge, run.path) as grader,

@@ -28,10 +28,11 @@ SUMMARY = "summary.json"
 WARNINGS = "warnings.json"
 CURVES = "curves.png"
 PROMPT = "prompt.txt"
+VIDEO_PROMPT = "video_prompt.txt"
 CHECKPOINTS = "checkpoints"
 LOCK = "run.lock"
 _EVENTS = "tensorboard"
-_OWN = (METRICS, SUMMARY, WARNINGS, CURVES, PROMPT, CHECKPOINTS, _EVENTS, *KINDS)
+_OWN = (METRICS, SUMMARY, WARNINGS, CURVES, PROMPT, VIDEO_PROMPT, CHECKPOINTS, _EVENTS, *KINDS)
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | float | bool | None"
 

@@ -6,8 +6,10 @@ import pytest
 
 import pyvision_rl.configs
 from pyvision_rl.cli.parse import parse_config
+from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.quickstart import QuickstartConfig
 from pyvision_rl.rl.config import RLConfig
+from pyvision_rl.sft.stage import SFTConfig
 
 FOLDER = Path(pyvision_rl.configs.__file__).parent
 TINY = FOLDER / "rl" / "image_tiny.yaml"
@@ -21,6 +23,24 @@ def rl_config(*files: Path) -> RLConfig:
 @pytest.mark.parametrize("name", sorted(path.name for path in (FOLDER / "rl").glob("*.yaml")))
 def test_rl(name):
     rl_config(*([TINY] if name in OVERLAYS else []), FOLDER / "rl" / name)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (FOLDER / "sft").glob("*.yaml")))
+def test_sft(name):
+    parse_config("sft", SFTConfig, [f"--config={FOLDER / 'sft' / name}"])
+
+
+@pytest.mark.parametrize("name", ["image_7b.yaml", "video_7b.yaml", "mixture_7b.yaml"])
+def test_what_the_paper_trains_with(name):
+    config = rl_config(FOLDER / "rl" / name)
+    assert (config.num_steps, config.group_size) == (700, 8)
+    assert (config.select.oversample, config.select.num_groups) == (32, 16)
+    assert config.learner.learning_rate == 1e-6
+    assert config.reward.tool_coef == 0.1
+    rollout = config.agent.rollout
+    assert (rollout.max_tool_calls, rollout.max_tokens, rollout.temperature) == (4, 32768, 1.0)
+    assert (rollout.video.context, rollout.video.template) == ("on_demand", "video")
+    assert config.policy.pixels == PixelLimits(3136, 2_000_000)
 
 
 def test_quickstart_and_the_files_that_it_names():
