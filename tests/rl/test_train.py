@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from pyvision_rl.data.needle_files import TRAIN_FILE, NeedleConfig, write_needle
+from pyvision_rl.data.needle_video_files import TRAIN_FILE as CLIPS_FILE
+from pyvision_rl.data.needle_video_files import NeedleVideoConfig, write_needle_video
 from pyvision_rl.errors import InputError
 from pyvision_rl.model.hf_engine import EngineConfig
 from pyvision_rl.model.images import PixelLimits
@@ -26,6 +28,7 @@ from pyvision_rl.rl.select import SelectConfig
 from pyvision_rl.rl.train import train
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import RolloutConfig
+from pyvision_rl.rollout.videos import VideoConfig
 from pyvision_rl.runs import CheckpointConfig, RunReader
 from pyvision_rl.runs.config import dump_config
 from pyvision_rl.sandbox import SandboxConfig
@@ -148,3 +151,21 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(data, tmp_pat
     assert same_weights(straight, killed / "checkpoints" / straight.name)
     lines = (killed / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_images_and_videos_in_one_run(data, tmp_path):
+    write_needle_video(tmp_path / "clips", NeedleVideoConfig(num_train=4, num_test=0))
+    mixture = tmp_path / "mixture.yaml"
+    clips = tmp_path / "clips" / CLIPS_FILE
+    mixture.write_text(f"- {{data: {data}, weight: 2}}\n- {{data: {clips}, weight: 1}}\n")
+    base = config_for(mixture, tmp_path / "run", num_steps=1)
+    rollout = replace(base.agent.rollout, video=VideoConfig(prompt="brief"))
+    run(replace(base, agent=replace(base.agent, rollout=rollout)))
+
+    reader = RunReader(tmp_path / "run")
+    drawn = [record.group for record in reader.groups(1, "train")]
+    given = {bool(g.task.videos): g.trajectories[0].num_visual_tokens_given for g in drawn}
+    assert given == {False: 36, True: 0}
+    assert sum(bool(group.task.videos) for group in drawn) * 3 == len(drawn)
+    metrics = reader.metrics()[0].values
+    assert metrics["rollout/visual_tokens_given"] == pytest.approx(36 * 2 / 3)
