@@ -1,8 +1,12 @@
 """Video tasks: what the prompt says, and a scripted policy that fetches frames in a sandbox."""
 
 import asyncio
+import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -96,6 +100,58 @@ def test_several_videos_and_an_image(stage, clip, image_file, tmp_path):
     assert first is not None
     assert printed(trajectory) == ["(200, 100) 50 20\nImage Result:"]
     assert "<image_clue_1><image>" in first.text
+
+
+def probe(path: Path) -> dict[str, str]:
+    """What ffprobe says of the first video stream, its frames counted one by one."""
+    entries = "stream=width,height,avg_frame_rate,nb_read_frames,duration,start_time"
+    command = ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "v:0"]
+    output = subprocess.check_output([*command, "-show_entries", entries, "-of", "json", path])
+    return json.loads(output)["streams"][0]
+
+
+REPORT = """
+times = video_clue_0.get_frame_timestamp([0, -1])
+print(len(video_clue_0), video_clue_0.get_avg_fps(), times[-1][1] - times[0][0])
+middle = len(video_clue_0) // 2
+sheet = video_clue_0.get_batch(np.linspace(0, len(video_clue_0) - 1, 4).astype(int)).asnumpy()
+print(sheet.shape, np.array_equal(video_clue_0[middle].asnumpy(), video_clue_0[middle]))
+plt.imshow(np.hstack(sheet[:, ::4, ::4]))
+plt.show()
+"""
+
+
+@pytest.mark.skipif(not shutil.which("ffprobe"), reason="ffprobe is not installed")
+@pytest.mark.parametrize("name", ["bigbuckbunny.mp4", "nasa_13013.mp4"])
+def test_real_clips_are_what_ffprobe_says(stage, name):
+    path = CLIPS / name
+    if not path.exists():
+        pytest.skip(f"no clip {path}")
+    expected = probe(path)
+    width, height = int(expected["width"]), int(expected["height"])
+    fps, num_frames = float(Fraction(expected["avg_frame_rate"])), int(expected["nb_read_frames"])
+    info = read_info(path)
+    assert (info.width, info.height, info.num_frames) == (width, height, num_frames)
+    assert info.fps == fps
+    assert info.duration_s == pytest.approx(float(expected["duration"]), abs=1e-3)
+
+    trajectory = stage.play(Task("t", "When?", "7", videos=(path,)), call(REPORT), ANSWER)
+    assert (
+        f"video_clue_0 is {width} x {height}, {num_frames} frames, {fps:g} fps, "
+        f"{float(expected['duration']):g} s." in trajectory.prompt.text
+    )
+    assert trajectory.num_ok_tool_calls == 1
+    assert trajectory.stop is StopReason.ANSWERED
+    facts, shapes, *_ = printed(trajectory)[0].splitlines()
+    num, rate, duration = map(float, facts.split())
+    assert (num, rate) == (num_frames, fps)
+    assert duration == pytest.approx(float(expected["duration"]), abs=1e-3)
+    assert shapes == f"(4, {height}, {width}, 3) True"
+    observation = trajectory.turns[0].observation
+    assert observation is not None
+    assert len(observation.images) == 1
+    assert trajectory.num_visual_tokens_given == 0
+    assert trajectory.num_visual_tokens_shown == observation.num_visual_tokens > 0
 
 
 def test_the_tiny_prompt_serves_both(stage, clip, image_file):
