@@ -43,7 +43,8 @@ class SandboxConfig:
     scratch_mb: int = 64
     """Largest file, and all files together, in a runtime's scratch folder."""
     max_running: int = 0
-    """Cells that run at once; 0 means one per usable core."""
+    """Cells that compute at once; 0 means one per usable core. One that only waits does not count.
+    """
     max_text_chars: int = 10_000
     """Longer output keeps its head and its tail and says how much was cut."""
     max_figures: int = 16

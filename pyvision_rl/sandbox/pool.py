@@ -5,7 +5,6 @@ trajectory's interpreter.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
@@ -14,7 +13,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -26,6 +25,7 @@ from pyvision_rl.sandbox import control, wire
 from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
 from pyvision_rl.sandbox.limits import Limits
 from pyvision_rl.sandbox.server_process import Child, ServerProcess
+from pyvision_rl.sandbox.slots import Activity, Slots
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class SandboxPool:
         self._without = list(without)
         self._server: ServerProcess | None = None
         self._starting = asyncio.Lock()
-        self._slots = asyncio.Semaphore(self.config.num_slots)
+        self.slots = Slots(self.config.num_slots)
         self._runtimes: set[Runtime] = set()
         self._open = False
 
@@ -97,12 +97,6 @@ class SandboxPool:
         runtime = Runtime(self, images, [Path(path) for path in videos], seed)
         self._runtimes.add(runtime)
         return runtime
-
-    @contextlib.asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for, then hold, one of the few places of running cells."""
-        async with self._slots:
-            yield
 
     async def server(self) -> ServerProcess:
         """The living fork server, started anew if the last one is gone."""
@@ -206,8 +200,11 @@ class Runtime:
         async with self._turn:
             if self._ending is not None:
                 return CellResult(self._ending, "RuntimeError: the runtime has ended", [], 0.0)
-            async with self._pool.slot():
+            async with self._pool.slots.hold(self._activity):
                 return await self._run(code)
+
+    def _activity(self) -> Activity | None:
+        return Activity.of(self._child.pidfd) if self._child else None
 
     async def _run(self, code: str) -> CellResult:
         started = time.monotonic()
