@@ -14,7 +14,8 @@ from pyvision_rl.reward.judge_config import JudgeConfig
 from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.agent import AgentConfig, open_agent
 from pyvision_rl.rollout.prompts import load_template
-from pyvision_rl.runs import PROMPT, VIDEO_PROMPT, GroupRecord, RunFolder
+from pyvision_rl.rollout.setup import load_setup
+from pyvision_rl.runs import PROMPT, SETUP, VIDEO_PROMPT, GroupRecord, RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
 from pyvision_rl.sandbox import SandboxPool
 
@@ -53,9 +54,11 @@ async def run_eval(config: EvalConfig, on_task: OnTask, pool: SandboxPool | None
     )
     rollout = config.agent.rollout
     template, video_template = load_template(rollout.prompt), load_template(rollout.video.template)
+    setup = load_setup(rollout.setup)
     with RunFolder.create(Path(config.out), dump_config(config)) as run:
         run.keep_text(PROMPT, template)
         run.keep_text(VIDEO_PROMPT, video_template)
+        run.keep_text(SETUP, setup)
         policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
         async with (
             open_grader(config.reward, config.judge, run.path) as grader,

@@ -33,7 +33,15 @@ from pyvision_rl.rollout.agent import open_agent
 from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.prompts import load_template
 from pyvision_rl.rollout.seeds import derive_seed
-from pyvision_rl.runs import PROMPT, VIDEO_PROMPT, RunFolder, RunReader, selection_records
+from pyvision_rl.rollout.setup import load_setup
+from pyvision_rl.runs import (
+    PROMPT,
+    SETUP,
+    VIDEO_PROMPT,
+    RunFolder,
+    RunReader,
+    selection_records,
+)
 from pyvision_rl.runs.config import dump_config, resolve_model
 from pyvision_rl.sandbox import SandboxPool
 from pyvision_rl.types import Group, Selection, Task, Trajectory
@@ -109,6 +117,7 @@ async def run_loop(
         track=config.track,
     ) as run:
         run.keep_text(PROMPT, load_template(config.agent.rollout.prompt))
+        run.keep_text(SETUP, load_setup(config.agent.rollout.setup))
         run.keep_text(VIDEO_PROMPT, load_template(config.agent.rollout.video.template))
         async with open_grader(config.reward, config.judge, run.path) as grader:
             loop = _Loop(config, learner, stream, grader)

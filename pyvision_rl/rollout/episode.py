@@ -23,6 +23,7 @@ from pyvision_rl.rollout.parse import Action, parse_action
 from pyvision_rl.rollout.prompts import load_template, render_prompt
 from pyvision_rl.rollout.runtime import ProgramRuntime, RuntimePool
 from pyvision_rl.rollout.seeds import derive_seed
+from pyvision_rl.rollout.setup import check_setup, load_setup
 from pyvision_rl.rollout.videos import VideoConfig, frame_info, open_video
 from pyvision_rl.sandbox import CellResult
 from pyvision_rl.types import Completion, Context, Observation, StopReason, Task, Trajectory, Turn
@@ -38,6 +39,9 @@ class RolloutConfig:
 
     prompt: str = "image"
     """Shipped prompt template by name, or a file of your own (`file.txt`, `file.json:key`)."""
+    setup: str = ""
+    """Python file that every runtime runs before the policy's first program, to define tools of
+    your own; empty: none."""
     images_in_context: bool = True
     """Whether the given images are in the prompt; they are in the runtime in any case."""
     video: VideoConfig = field(default_factory=VideoConfig)
@@ -101,6 +105,11 @@ class Agent:
     def video_template(self) -> str:
         """The prompt template of tasks with videos."""
         return load_template(self.config.video.template)
+
+    @cached_property
+    def setup(self) -> str:
+        """The program that runs before the policy's first one; mostly none."""
+        return load_setup(self.config.setup)
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,7 @@ class _Episode:
         self.session = session
         self.runtime = runtime
         self.on_turn = on_turn
+        self.setup = agent.setup
         self.turns: list[Turn] = []
         self.num_tokens = len(opening.prompt.token_ids)
         self.num_images = len(opening.prompt.images)
@@ -210,7 +220,7 @@ class _Episode:
 
     async def _call(self, completion: Completion, code: str) -> StopReason | None:
         """Run a program and take its observation whole, or not at all where a limit forbids it."""
-        result = FAILED_CALL if self._is_failing() else await self.runtime.run(code)
+        result = FAILED_CALL if self._is_failing() else await self._run(code)
         if result.kind in LOST_KINDS:
             self._add(Turn(completion, None, code))
             return StopReason.SANDBOX_LOST
@@ -222,6 +232,16 @@ class _Episode:
         self.num_tokens += len(observation.token_ids)
         self.num_images += len(observation.images)
         return stop
+
+    async def _run(self, code: str) -> CellResult:
+        """Run a program, and before the first one the setup."""
+        if self.setup:
+            setup, self.setup = self.setup, ""
+            result = await self.runtime.run(setup)
+            if result.kind in LOST_KINDS:
+                return result
+            check_setup(self.agent.config.setup, result)
+        return await self.runtime.run(code)
 
     def _is_failing(self) -> bool:
         """Whether this turn's program fails without being run."""

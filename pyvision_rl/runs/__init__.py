@@ -1,13 +1,14 @@
 """The run folder: configuration, metrics, checkpoints and trajectory records, crash-safe."""
 
 from pyvision_rl.runs.checkpoints import Checkpoint, CheckpointConfig, Checkpoints
-from pyvision_rl.runs.folder import PROMPT, VIDEO_PROMPT, RunFolder
+from pyvision_rl.runs.folder import PROMPT, SETUP, VIDEO_PROMPT, RunFolder
 from pyvision_rl.runs.metrics import MetricRow
 from pyvision_rl.runs.reader import RunReader
 from pyvision_rl.runs.records import GroupRecord, selection_records
 
 __all__ = [
     "PROMPT",
+    "SETUP",
     "VIDEO_PROMPT",
     "Checkpoint",
     "CheckpointConfig",

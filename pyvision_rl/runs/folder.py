@@ -29,10 +29,12 @@ WARNINGS = "warnings.json"
 CURVES = "curves.png"
 PROMPT = "prompt.txt"
 VIDEO_PROMPT = "video_prompt.txt"
+SETUP = "setup.py"
 CHECKPOINTS = "checkpoints"
 LOCK = "run.lock"
 _EVENTS = "tensorboard"
-_OWN = (METRICS, SUMMARY, WARNINGS, CURVES, PROMPT, VIDEO_PROMPT, CHECKPOINTS, _EVENTS, *KINDS)
+_PROMPTS = (PROMPT, VIDEO_PROMPT, SETUP)
+_OWN = (METRICS, SUMMARY, WARNINGS, CURVES, *_PROMPTS, CHECKPOINTS, _EVENTS, *KINDS)
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | float | bool | None"
 
@@ -129,7 +131,8 @@ class RunFolder:
         write_file(self.path / WARNINGS, text + b"\n")
 
     def keep_text(self, name: str, text: str) -> None:
-        """Keeps a text that the run depends on, a prompt template say, as a file of that name.
+        """Keeps a text that the run depends on, a prompt template say, as a file of that name; of
+        an empty one nothing.
 
         Raises InputError where the run was begun with another one.
         """
@@ -139,7 +142,8 @@ class RunFolder:
                 f"{path}: the run was begun with this text and would go on with another; "
                 "put it back, or name a new folder"
             )
-        write_file(path, text.encode())
+        if text:
+            write_file(path, text.encode())
 
     def draw_curves(self) -> None:
         """Replaces curves.png with the metrics so far; nothing where there are none."""

@@ -24,7 +24,8 @@ from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.prompts import load_template
 from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.rollout.server_agent import open_server_agent
-from pyvision_rl.runs import PROMPT, RunFolder
+from pyvision_rl.rollout.setup import load_setup
+from pyvision_rl.runs import PROMPT, SETUP, VIDEO_PROMPT, RunFolder
 from pyvision_rl.runs.config import dump_config
 from pyvision_rl.sandbox import SandboxPool
 from pyvision_rl.sft.attempts import FINAL, KEPT, AttemptStore, KeepConfig, outcome_of
@@ -177,7 +178,10 @@ async def run_synthesize(
         try:
             if any(not is_done(config, store, task) for task in tasks):
                 # Templates that cannot be used are found before anything is paid for.
-                run.keep_text(PROMPT, load_template(config.agent.rollout.prompt))
+                rollout = config.agent.rollout
+                run.keep_text(PROMPT, load_template(rollout.prompt))
+                run.keep_text(VIDEO_PROMPT, load_template(rollout.video.template))
+                run.keep_text(SETUP, load_setup(rollout.setup))
                 if config.student_prompt:
                     run.keep_text(STUDENT_PROMPT, load_template(config.student_prompt))
                 async with (
@@ -226,8 +230,10 @@ class _Teaching:
         self.on_task = on_task
         self.under_way: dict[int, TokenUsage] = {}
         self.writing = asyncio.Lock()
-        prompt = config.student_prompt or config.agent.rollout.prompt
-        self.student = replace(agent, config=replace(agent.config, prompt=prompt))
+        rollout, prompt = agent.config, config.student_prompt
+        if prompt:
+            rollout = replace(rollout, prompt=prompt, video=replace(rollout.video, prompt=prompt))
+        self.student = replace(agent, config=rollout)
 
     async def run(self, tasks: Sequence[Task]) -> None:
         left = [task for task in tasks if not is_done(self.config, self.store, task)]

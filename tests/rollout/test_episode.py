@@ -276,3 +276,32 @@ def test_calls_that_fail_on_purpose(stage, task):
     ok = [play(seed, 0.5).num_ok_tool_calls for seed in range(20)]
     assert 10 <= sum(ok) <= 30
     assert ok[:5] == [play(seed, 0.5).num_ok_tool_calls for seed in range(5)]
+
+
+def test_a_setup_defines_tools_before_the_first_program(stage, task, tmp_path):
+    tools = tmp_path / "tools.py"
+    tools.write_text("calls = 0\ndef twice(number):\n    return 2 * number\n")
+    config = replace(CONFIG, setup=str(tools))
+    code = "<code>\n```python\ncalls += 1\nprint(twice(21), calls)\n```\n</code>"
+    trajectory = stage.play(task, code, code, ANSWER, config=config)
+    first, second = (turn.observation.text for turn in trajectory.turns[:2])
+    assert "42 1" in first
+    # It runs once.
+    assert "42 2" in second
+    assert trajectory.num_tool_calls == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def broken(:", r"tools\.py: is no Python \(invalid syntax"),
+        ("1 / 0", r"tools\.py: failed in the sandbox \(ZeroDivisionError"),
+        ("plt.imshow(image_clue_0); plt.show()", r"tools\.py: shows a figure"),
+    ],
+)
+def test_a_setup_that_cannot_be_used(stage, task, tmp_path, code, message):
+    tools = tmp_path / "tools.py"
+    tools.write_text(code)
+    config = replace(CONFIG, setup=str(tools))
+    with pytest.raises(InputError, match=message):
+        stage.play(task, SHOW, ANSWER, config=config)
