@@ -34,7 +34,7 @@ from pyvision_rl.viewer.index import Ref, RunIndex
 from pyvision_rl.viewer.library import Library
 from pyvision_rl.viewer.media import film_strip, original_image, video_frame
 from pyvision_rl.viewer.query import Query, parse_query
-from pyvision_rl.viewer.search import find_excerpts, find_rows
+from pyvision_rl.viewer.search import find_excerpts, find_rows, read_ahead
 from pyvision_rl.viewer.tokens import TokenReader
 
 STATIC = Path(str(resources.files("pyvision_rl.viewer") / "static"))
@@ -126,6 +126,7 @@ class _Api:
             "groups": self.groups,
             "group": self.group,
             "trajectories": self.trajectories,
+            "read_ahead": self.read_ahead,
             "trajectory": self.trajectory,
             "neighbours": self.neighbours,
             "tokens": self.tokens,
@@ -180,6 +181,9 @@ class _Api:
             "searched": fit.searched,
             "facets": facets,
         }
+
+    def read_ahead(self, params: Params) -> object:
+        return read_ahead(self._run(params), SEARCH_S)
 
     def trajectory(self, params: Params) -> object:
         run, ref = self._run(params), _ref(params)

@@ -119,6 +119,16 @@ class SaidText:
         unreadable = sum(step in self._packs and self._packs[step] is None for step in rows)
         return Found(rows, done, len(steps), unreadable)
 
+    def read_ahead(self, steps: Sequence[StepKey], budget_s: float) -> int:
+        """Read what a search in these steps will need; how many of them are read by then."""
+        end = time.monotonic() + budget_s
+        for step in steps:
+            if time.monotonic() >= end:
+                break
+            if step not in self._packs:
+                self._packs[step] = self._pack(step)
+        return sum(step in self._packs for step in steps)
+
     def excerpt(
         self, text: str, parts: tuple[Part, ...], step: StepKey, row: int
     ) -> Excerpt | None:

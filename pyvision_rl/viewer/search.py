@@ -45,6 +45,12 @@ def find_rows(index: RunIndex, query: Query, budget_s: float | None = None) -> F
     return Fit(query.rows(index.table, said), searched)
 
 
+def read_ahead(index: RunIndex, budget_s: float) -> Searched:
+    """Read texts that will be searched, newest first, for so many seconds; again, it goes on."""
+    steps = _steps_to_search(index, Query(), _offsets(index))
+    return Searched(index.said.read_ahead(steps, budget_s), len(steps))
+
+
 def find_excerpts(index: RunIndex, query: Query, places: pa.Array) -> list[Excerpt | None]:
     """Where the turns of some trajectories hold the text of a query that was searched for."""
     if not query.said_parts:

@@ -136,6 +136,12 @@ class Tab:
         for letter in text:
             self.press(letter)
 
+    def choose(self, label: str, value: str) -> None:
+        """Takes an option of a choice by its label."""
+        node = f"document.querySelector('select[aria-label={json.dumps(label)}]')"
+        self.js(f"{node}.value = {json.dumps(value)}")
+        self.js(f"void {node}.dispatchEvent(new Event('change'))")
+
     def upload(self, selector: str, path: Path) -> None:
         """Chooses a file in a file field."""
         root = self.send("DOM.getDocument")["root"]["nodeId"]

@@ -15,18 +15,19 @@ from pyvision_rl.data.needle import KINDS, NeedleItem, item_seed, make_item, tra
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.engine import SamplingParams
 from pyvision_rl.model.images import PixelLimits
-from pyvision_rl.model.scripted import ScriptedEngine
+from pyvision_rl.model.scripted import ScriptedEngine, play_texts
 from pyvision_rl.model.tiny import TINY_BASE
 from pyvision_rl.reward.reward import RewardConfig, score_group
 from pyvision_rl.rl.advantage import group_advantages
 from pyvision_rl.rl.metrics import rollout_metrics
 from pyvision_rl.rl.select import SelectConfig, drop_reason, select
 from pyvision_rl.rollout.episode import Agent, RolloutConfig, open_task, run_episode
-from pyvision_rl.runs import RunFolder, selection_records
+from pyvision_rl.runs import GroupRecord, RunFolder, selection_records
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
 from pyvision_rl.types import Completion, Context, Group, Task
 
-CONFIG_YAML = "policy: {model: tiny}\nnum_steps: 12\nseed: 0\n"
+CONFIG_YAML = "policy: {model: tiny}\nagent: {sandbox: {figures: pixels}}\nseed: 0\n"
+SANDBOX = SandboxConfig(isolation="best_effort", figures="pixels", timeout_s=5)
 SELECT = SelectConfig(oversample=4, num_groups=2)
 ROLLOUT = RolloutConfig(
     prompt="brief", max_tool_calls=4, max_tokens=1200, max_completion_tokens=400, max_images=8
@@ -84,8 +85,7 @@ async def _write(folder: Path, num_steps: int, num_groups: int, size: int, seed:
     codec = ChatCodec.from_folder(TINY_BASE, PixelLimits(784, 28224))
     images = folder.with_name(f"{folder.name}-data")
     images.mkdir()
-    sandbox = SandboxConfig(isolation="best_effort", figures="pixels", timeout_s=5)
-    async with SandboxPool(sandbox) as pool:
+    async with SandboxPool(SANDBOX) as pool:
         with RunFolder.create(folder, CONFIG_YAML) as run:
             for step in range(1, num_steps + 1):
                 rng = random.Random(f"{seed} {step}")
@@ -95,6 +95,33 @@ async def _write(folder: Path, num_steps: int, num_groups: int, size: int, seed:
                     for place in range(num_groups)
                 ]
                 _record(run, step, groups)
+
+
+_CROP = "<code>\n```python\nplt.imshow({}.crop({}))\nplt.show()\n```\n</code>"
+_ZOOM = [
+    _CROP.format("image_clue_0", (100, 100, 268, 268)),
+    _CROP.format("image_clue_1", (10, 20, 94, 104)),
+    "<answer>7</answer>",
+]
+
+
+def write_zoom_run(folder: Path) -> Path:
+    """One trajectory that crops the image, and then the figure that shows the crop."""
+    asyncio.run(_write_zoom(folder))
+    return folder
+
+
+async def _write_zoom(folder: Path) -> None:
+    codec = ChatCodec.from_folder(TINY_BASE, PixelLimits(784, 28224))
+    path = folder.with_name("zoomed.png")
+    Image.linear_gradient("L").resize((672, 480)).convert("RGB").save(path)
+    task = Task("zoom", "What is in the corner?", "7", (path,))
+    async with SandboxPool(SANDBOX) as pool:
+        agent = Agent(play_texts(codec, {task.id: _ZOOM}), codec, pool, ROLLOUT)
+        trajectory = await run_episode(agent, open_task(agent, task), seed=0)
+    with RunFolder.create(folder, CONFIG_YAML) as run:
+        group = score_group(task, (trajectory,), RewardConfig())
+        run.write_groups(1, "train", [GroupRecord(group)])
 
 
 def _record(run: RunFolder, step: int, groups: Sequence[Group]) -> None:

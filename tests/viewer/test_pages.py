@@ -13,6 +13,7 @@ from pyvision_rl.viewer.query import parse_query
 from pyvision_rl.viewer.search import find_rows
 from tests.runs.examples import records
 from tests.viewer.conftest import serving
+from tests.viewer.make_run import write_zoom_run
 
 
 def rows(library, **query: str) -> list[dict]:
@@ -139,6 +140,46 @@ def test_search_finds_text_in_questions(tab, url, library):
     tab.wait(f"document.querySelector('.count b').textContent.startsWith('{expected} ')")
     tab.type(" no such thing")
     tab.wait("document.querySelector('.list .notice')")
+
+
+def test_search_goes_through_the_turns(tab, url, library):
+    """What a program printed: the list shows where, and the trajectory marks it."""
+    tab.goto(f"{url}/#/list/rl?sort=old")
+    tab.press("/")
+    tab.type("Quarter 0 1: MEAN")
+    expected = rows(library, sort="old", text="quarter 0 1: mean", part="output")
+    assert 0 < len(expected) < 48
+    tab.wait(f"document.querySelector('.count b').textContent.startsWith('{len(expected)} ')")
+    assert set(tab.texts(".excerpt mark")) == {"quarter 0 1: mean"}
+    assert tab.text(".excerpt").startswith("turn 1")
+    tab.choose("In", "code")
+    tab.wait("document.querySelector('.list .notice')")
+    tab.goto(f"{url}/#/{address(expected[0])}?text=quarter+0+1%3A+MEAN&sort=old")
+    tab.wait(
+        f"document.querySelector('.stepper span').textContent === '1 of {len(expected)} filtered'"
+    )
+    hits = "[...CSS.highlights.get('hit')].map((range) => range.toString())"
+    assert tab.js(hits) == ["quarter 0 1: mean"]
+
+
+def test_a_crop_of_a_figure_is_drawn_on_the_figure(tab, tmp_path):
+    run = write_zoom_run(tmp_path / "zoom")
+    with serving(view_routes(Library([run]))) as address:
+        tab.goto(f"{address}/#/t/zoom/train/1/0/0")
+        tab.wait("[...document.images].every((image) => image.naturalWidth)")
+        assert tab.texts(".boxed .box title") == [
+            "turn 1: 100, 100, 268, 268",
+            "turn 2: 110, 120, 194, 204",
+        ]
+        assert tab.texts("#turn-0 .box title") == ["turn 2: 10, 20, 94, 104"]
+        figure, box = (
+            f"document.querySelector('#turn-0 {part}').getBoundingClientRect()"
+            for part in (".picture img", ".box .edge")
+        )
+        assert tab.js(f"{box}.width / {figure}.width") == pytest.approx(84 / 168, abs=0.03)
+        assert tab.js(f"({box}.top - {figure}.top) / {figure}.height") == pytest.approx(
+            20 / 168, abs=0.03
+        )
 
 
 def test_keys_walk_through_a_list_and_its_trajectories(tab, url, library):

@@ -3,11 +3,14 @@
 import asyncio
 import io
 import threading
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from pyvision_rl.data.needle_video_files import write_clip
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.scripted import ScriptedEngine
 from pyvision_rl.rollout.episode import Agent, RolloutConfig, open_task, run_episode
@@ -17,6 +20,7 @@ from pyvision_rl.viewer.ask import AskPage
 from pyvision_rl.viewer.play import PlayConfig, run_defaults
 from pyvision_rl.viewer.terminal import TerminalWatcher, blocks
 from tests.viewer.conftest import serving
+from tests.viewer.make_video_run import CLIP
 
 TEXTS = [
     "I look at the left.\n<code>\n```python\nprint('<b>looking</b>')\n"
@@ -32,20 +36,26 @@ def pool_config() -> SandboxConfig:
     return SandboxConfig(isolation="best_effort", figures="pixels", timeout_s=5)
 
 
-def scripted(codec, pool) -> Agent:
-    engine = ScriptedEngine(codec, lambda context: TEXTS[len(context.turns)])
+@pytest.fixture
+def script() -> list[str]:
+    """What the agent writes, turn by turn."""
+    return list(TEXTS)
+
+
+def scripted(codec, pool, texts: list[str]) -> Agent:
+    engine = ScriptedEngine(codec, lambda context: texts[len(context.turns)])
     return Agent(engine, codec, pool, CONFIG)
 
 
 @pytest.fixture
-def page(codec, pool_config):
+def page(codec, pool_config, script):
     """The page of an agent whose sandbox lives in the server's own loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     pool = SandboxPool(pool_config)
     asyncio.run_coroutine_threadsafe(pool.__aenter__(), loop).result(60)
-    page = AskPage(scripted(codec, pool), "the model", 0, "pixels")
+    page = AskPage(scripted(codec, pool, script), "the model", 0, "pixels")
     with serving(page.routes(), loop) as url:
         yield url
     asyncio.run_coroutine_threadsafe(pool.__aexit__(None, None, None), loop).result(60)
@@ -71,6 +81,39 @@ def test_turns_come_in_on_the_page(browser, page, image_file):
     assert tab.complaints == []
 
 
+FETCH = (
+    "I look at three frames.\n<code>\n```python\nframes = video_clue_0.get_batch([0, 71, 143])\n"
+    "print(frames.shape)\nplt.imshow(frames[1])\nplt.show()\n```\n</code>"
+)
+
+
+def test_a_video_is_taken_and_its_frames_are_marked(browser, page, script, tmp_path):
+    write_clip(tmp_path / "clip.mp4", CLIP.frames)
+    script[:] = [FETCH, "<answer>tags</answer>"]
+    tab = browser.tab().goto(page)
+    tab.upload("#files", tmp_path / "clip.mp4")
+    tab.wait_for(".preview video")
+    assert tab.text(".preview figcaption") == "video_clue_0 clip.mp4"
+    tab.click("#question")
+    tab.type("What is there?")
+    tab.press("Enter")
+    tab.wait("document.querySelector('.ending .pill')?.textContent === 'answer: tags'")
+    assert tab.text(".output") == "(3, 112, 112, 3)"
+    assert "144 frames, 0:12 \u00b7 3 fetched" in tab.text(".timeline .caption")
+    tab.wait("document.querySelector('.figures img').naturalWidth > 0")
+    tab.close()
+    assert tab.complaints == []
+
+
+def test_requests_of_other_pages_are_refused(page):
+    """Types that a browser sends across pages without asking first."""
+    for address in ("file", "ask"):
+        request = Request(f"{page}/api/{address}", b"{}", {"content-type": "text/plain"})
+        with pytest.raises(HTTPError) as refused:
+            urlopen(request)
+        assert refused.value.code == 415
+
+
 def test_an_image_that_is_none_is_said(browser, page, tmp_path):
     (tmp_path / "fake.png").write_text("no image")
     tab = browser.tab().goto(page)
@@ -87,7 +130,7 @@ def test_the_terminal_shows_turns_and_saves_figures(codec, pool_config, image_fi
 
     async def ask() -> None:
         async with SandboxPool(pool_config) as pool:
-            agent = scripted(codec, pool)
+            agent = scripted(codec, pool, TEXTS)
             opening = open_task(agent, Task("t", "What is [it]?", "", (image_file,)))
             watcher.on_opening(opening)
             places = iter(range(9))

@@ -8,7 +8,7 @@ from pyvision_rl.types import Group, Reward, StopReason, Task, Trajectory
 from pyvision_rl.viewer.library import Library
 from pyvision_rl.viewer.query import parse_query
 from pyvision_rl.viewer.said import fold
-from pyvision_rl.viewer.search import find_excerpts, find_rows
+from pyvision_rl.viewer.search import find_excerpts, find_rows, read_ahead
 from tests.viewer.odd import call, opening, turn
 
 LOOK = turn(call("crop(RED_BOX)", "I Look at the tag."), "crop(RED_BOX)", "size: 40\n\u0130STANBUL")
@@ -99,6 +99,15 @@ def test_without_time_a_search_goes_on_where_it_stopped(index):
     whole = find_rows(index, query)
     again = find_rows(index, query, budget_s=0)
     assert (again.searched.done, len(again.places)) == (3, len(whole.places)) == (3, 6)
+
+
+def test_texts_are_read_ahead_of_a_search(index):
+    assert (read_ahead(index, 0).done, read_ahead(index, 0).total) == (0, 3)
+    assert read_ahead(index, 60).done == 3
+    assert find_rows(index, parse_query({"text": "crop"}), 0).searched.done == 0, (
+        "none searched yet"
+    )
+    assert len(found(index, text="crop")) == 6
 
 
 def test_steps_that_other_conditions_leave_out_are_not_searched(index):

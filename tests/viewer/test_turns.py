@@ -14,8 +14,8 @@ def turn(text: str, code: str | None = None, seen: StoredObservation | None = No
     return StoredTurn(text, (1, 2), (-0.1, -0.2), "stop", code, seen)
 
 
-def seen(output: str, *images: str, ok: bool = True) -> StoredObservation:
-    text = observation_text(output, len(images), 1)
+def seen(output: str, *images: str, ok: bool = True, first: int = 1) -> StoredObservation:
+    text = observation_text(output, len(images), first)
     return StoredObservation(text, (1, 2, 3), images, len(images), ok)
 
 
@@ -68,10 +68,19 @@ def test_output_and_traceback_of_a_failed_cell():
     assert printed.traceback == ""
 
 
-def test_figures_are_numbered_through():
-    turns = [turn("x", CODE, seen("", "a", "b")), turn("x"), turn("x", CODE, seen("", "c"))]
-    views = view_turns(turns, num_given=2)
-    assert [view.result and view.result.first_figure for view in views] == [2, None, 4]
+def first_figures(*turns: StoredTurn) -> list[int | None]:
+    return [view.result and view.result.first_figure for view in view_turns(turns, num_given=2)]
+
+
+def test_figures_have_the_names_that_the_policy_saw():
+    """Frames of a video in the prompt come before them."""
+    first = turn("x", CODE, seen("<image_clue_3>\nImage Result:\n<image_clue_9>", "a", first=18))
+    assert first_figures(first, turn("x", CODE, seen("", "b", first=19))) == [18, 19]
+
+
+def test_figures_without_names_are_numbered_through():
+    bare = StoredObservation("shown", (1,), ("a", "b"), 2, True)
+    assert first_figures(turn("x", CODE, bare), turn("x"), turn("x", CODE, bare)) == [2, None, 4]
 
 
 @pytest.mark.parametrize("code", [CODE, "x = 1", "def f(", "\n\n x\t\r\n", "<b>'''", "\u2028", ""])

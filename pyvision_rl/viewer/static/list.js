@@ -38,12 +38,12 @@ function choice(label, name, query, values, change) {
   return select(label, query.get(name) ?? "", options, (value) => change({ [name]: value }));
 }
 
-function filters(query, facets, picker, change) {
+function filters(query, facets, picker, change, onSearch) {
   let waiting = null;
   const later = (values) => { clearTimeout(waiting); waiting = setTimeout(() => change(values), 200); };
   const reasons = (facets.reasons ?? []).map((reason) => [reason, reasonText(reason)]);
   return h("form", { class: "filters", onsubmit: (event) => event.preventDefault() }, picker,
-    h("label", { class: "field search" }, h("span", {}, "Search"), h("input", { type: "search", id: "search", placeholder: "question, answer, thought, code, output", value: query.get("text") ?? "", oninput: (event) => later({ text: event.target.value }) })),
+    h("label", { class: "field search" }, h("span", {}, "Search"), h("input", { type: "search", id: "search", placeholder: "question, answer, thought, code, output", value: query.get("text") ?? "", onfocus: onSearch, oninput: (event) => later({ text: event.target.value }) })),
     select("In", query.get("part") ?? "", PARTS, (value) => change({ part: value })),
     choice("Phase", "phase", query, facets.phases, change),
     h("label", { class: "field narrow" }, h("span", {}, "Step"), h("input", { type: "number", min: 0, placeholder: "all", value: query.get("step") ?? "", oninput: (event) => later({ step: event.target.value }) })),
@@ -97,6 +97,12 @@ export async function listPage(route, app) {
     return found;
   }
 
+  // While a search is typed the server reads the turns that it will look through.
+  async function readAhead() {
+    const turn = asked;
+    for (let found = { done: 0, total: 1 }; found.done < found.total && turn === asked && body.isConnected;) found = await app.source.readAhead(run.name);
+  }
+
   function turnPage(by) {
     offset = Math.max(0, offset + by);
     app.remember({ from: offset || "" });
@@ -119,7 +125,7 @@ export async function listPage(route, app) {
   const found = await load();
   const titles = [["", ""], ["step", "num"], ["question", ""], ["answer", ""], ["reward", "num"], ["advantage", "num wide"], ["calls", "num"], ["tokens", "num wide"], ["ended", "wide"], ["in the loss", "wide"]];
   const node = h("div", { class: "page" },
-    exported ? h("h1", {}, `Trajectories of ${run.name}`) : filters(query, found.facets, app.runPicker(run, "list"), change), count,
+    exported ? h("h1", {}, `Trajectories of ${run.name}`) : filters(query, found.facets, app.runPicker(run, "list"), change, readAhead), count,
     h("div", { class: "card scroll" }, h("table", { class: "list" },
       h("thead", {}, h("tr", {}, titles.map(([title, style]) => h("th", { class: style }, title)))), body)), pager);
   return {

@@ -19,6 +19,7 @@ export class ServerSource {
     return getJson("trajectories", { ...Object.fromEntries(new URLSearchParams(query)), run, offset, limit });
   }
   trajectory(run, ref, query) { return getJson("trajectory", { run, ...ref, in: query }); }
+  readAhead(run) { return getJson("read_ahead", { run }); }
   neighbours(run, ref, query) { return getJson("neighbours", { run, ...ref, in: query }); }
   tokens(run, ref) { return getJson("tokens", { run, ...ref }); }
   image(run, ref, sha1) {
