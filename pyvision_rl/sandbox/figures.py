@@ -18,6 +18,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 
 from pyvision_rl.sandbox.config import FigureStyle
+from pyvision_rl.sandbox.drawing import garbage_left
 from pyvision_rl.sandbox.wire import FIGURES_PER_CELL
 
 MAX_SHARED_PX = 2**20
@@ -75,7 +76,7 @@ class FigureCapture:
             self.num_dropped += 1
         else:
             try:
-                image = Image.fromarray(render(figure, self._style, self._max_px))
+                image = render(figure, self._style, self._max_px)
                 self._spend(image.width * image.height)
             finally:
                 plt.close(figure)
@@ -85,9 +86,9 @@ class FigureCapture:
         plt.close(figure)
 
 
-def render(figure: Figure, style: FigureStyle, max_px: int) -> Pixels:
-    """`[H, W, 3]`: the pixels that `savefig(format="png")` would have written, without the detour
-    through PNG.
+def render(figure: Figure, style: FigureStyle, max_px: int) -> Image.Image:
+    """The RGB pixels that `savefig(format="png")` would have written, without the detour through
+    PNG.
     """
     image = lone_image(figure) if style == "pixels" else None
     if image is not None:
@@ -95,13 +96,15 @@ def render(figure: Figure, style: FigureStyle, max_px: int) -> Pixels:
         check_size(width, height, max_px)
         pixels = undecorated_pixels(figure, image)
         if pixels is not None:
-            return pixels
+            return Image.fromarray(pixels)
         fit_to_image(figure, image)
     width, height = (int(side) for side in figure.bbox.size)
     check_size(width, height, max_px)
     canvas = shared_canvas(figure) if width * height <= MAX_SHARED_PX else FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(np.asarray(canvas.buffer_rgba())[..., :3])
+    with garbage_left():
+        canvas.draw()
+    # Read as RGBX: the pixels are copied once, and the fourth byte is padding to Pillow too.
+    return Image.frombytes("RGB", (width, height), canvas.buffer_rgba(), "raw", "RGBX")
 
 
 @functools.cache

@@ -98,9 +98,10 @@ def draw_once() -> None:
     import matplotlib.pyplot as plt
     from PIL import Image
 
+    from pyvision_rl.sandbox.drawing import copy_markers_lightly, fonts_kept
     from pyvision_rl.sandbox.figures import render
-    from pyvision_rl.sandbox.fonts import fonts_kept
 
+    copy_markers_lightly()
     with fonts_kept():
         plt.imshow(Image.new("RGB", (84, 84)).crop((0, 0, 42, 42)))
         plt.title("warm")
