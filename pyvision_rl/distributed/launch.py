@@ -27,6 +27,10 @@ from pyvision_rl.runs.config import dump_config
 
 POLL_S = 1.0
 """Between looks into the run folder."""
+CPUS_PER_GPU = 3
+"""CPUs that verl reserves beside each GPU; Ray only counts them."""
+OTHER_CPUS = 4
+"""CPUs for the processes that are there once: runner, queue, reward."""
 FAILURE = "failure.txt"
 """What the run folder keeps of an error that is not one of ours."""
 
@@ -55,7 +59,7 @@ def train_on_verl(config: DistributedConfig, on_step: OnStep) -> Path:
         try:
             return ray.get(run)
         except RayError as error:
-            raise _onefirst_line(error, out) from error
+            raise one_line(error, out) from error
 
 
 ANEW = (*MAY_CHANGE, *VERL_MAY_CHANGE)
@@ -99,16 +103,24 @@ def _cluster(config: DictConfig) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(f"verl.ray_address: {first_line(error)}") from error
     try:
-        wanted = config.trainer.nnodes * config.trainer.n_gpus_per_node
-        found = int(ray.cluster_resources().get("GPU", 0))
-        if found < wanted:
-            raise ConfigError(
-                f"verl: {config.trainer.nnodes} nodes of {config.trainer.n_gpus_per_node} GPUs are "
-                f"{wanted}, the Ray cluster has {found}"
-            )
+        _check_resources(config)
         yield
     finally:
         ray.shutdown()
+
+
+def _check_resources(config: DictConfig) -> None:
+    """Raise ConfigError where Ray would wait for ever for what the cluster does not have."""
+    gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    wanted = {"GPU": gpus, "CPU": CPUS_PER_GPU * gpus + units + OTHER_CPUS}
+    held = ray.cluster_resources()
+    for name, number in wanted.items():
+        if (found := int(held.get(name, 0))) < number:
+            raise ConfigError(
+                f"verl: a run on {config.trainer.nnodes} nodes of {config.trainer.n_gpus_per_node} "
+                f"GPUs needs {number} {name}s of the Ray cluster, which has {found}"
+            )
 
 
 def _name(row: MetricRow) -> tuple[int, float]:
@@ -116,7 +128,7 @@ def _name(row: MetricRow) -> tuple[int, float]:
     return row.step, row.unix_s
 
 
-def _onefirst_line(error: RayError, out: Path) -> PyVisionError:
+def one_line(error: RayError, out: Path) -> PyVisionError:
     """An error of ours as it was raised; of any other one line, its trace left in the folder."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     while isinstance(cause, RayTaskError):

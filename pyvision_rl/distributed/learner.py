@@ -122,7 +122,7 @@ def _send(rows: Sequence[Row]) -> KVBatchMeta:
     return tq.kv_batch_put(
         keys=[row.key for row in rows],
         partition_id=QUEUE,
-        fields=list_of_dict_to_tensordict([dict(row.fields) for row in rows]),
+        fields=list_of_dict_to_tensordict([row.fields for row in rows]),
         tags=[dict(row.tags) for row in rows],
     )
 

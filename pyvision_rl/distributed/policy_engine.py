@@ -19,7 +19,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
 from pyvision_rl.distributed.mapping import FREEZE_VISION, TRAIN_ALL
-from pyvision_rl.distributed.rows import IMAGES
+from pyvision_rl.distributed.rows import IMAGES, MEDIA
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.inputs import make_patches
@@ -27,7 +27,6 @@ from pyvision_rl.model.loading import never_written
 from pyvision_rl.model.policy import BANNED_LOGIT
 
 DEVICES = ["cuda", "cpu", "npu"]
-MEDIA = "multi_modal_inputs"
 
 
 @EngineRegistry.register("language_model", "fsdp2", DEVICES, TRAIN_ALL)

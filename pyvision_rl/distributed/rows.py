@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from pyvision_rl.errors import InputError
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.inputs import mrope_positions
 
+MEDIA = "multi_modal_inputs"
 IMAGES = "images"
-"""Key of a row's images among its `multi_modal_inputs`."""
+"""verl's name for what a row has besides tokens, and the key of the images in it."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,14 @@ class Row:
     """One sample in verl's queue: a name, what workers are fed, and what the scheduler looks at."""
 
     key: str
-    fields: Mapping[str, object]
+    tensors: Mapping[str, Tensor]
+    images: tuple[Image, ...]
     tags: Mapping[str, int]
+
+    @property
+    def fields(self) -> dict[str, Tensor | dict[str, tuple[Image, ...]]]:
+        """What the queue stores; images stay images, patches are made where they are needed."""
+        return {**self.tensors, MEDIA: {IMAGES: self.images}}
 
 
 def make_rows(samples: Sequence[Sample], image_pad_id: int, multiple: int, seed: int) -> list[Row]:
@@ -51,7 +59,7 @@ def make_row(sample: Sample, prompt_tokens: int, image_pad_id: int) -> Row:
     token_ids = torch.tensor(sample.token_ids)
     length = len(token_ids)
     mask = torch.tensor(sample.loss_mask[prompt_tokens:])
-    fields: dict[str, Tensor | dict[str, object]] = {
+    tensors = {
         "prompts": token_ids[:prompt_tokens],
         "responses": token_ids[prompt_tokens:],
         "input_ids": token_ids,
@@ -61,14 +69,13 @@ def make_row(sample: Sample, prompt_tokens: int, image_pad_id: int) -> Row:
         "loss_mask": mask,
         "rollout_log_probs": torch.tensor(sample.logprobs[prompt_tokens:]),
         "advantages": torch.tensor(sample.advantage),
-        "multi_modal_inputs": {IMAGES: sample.images},
     }
     tags = {
         "prompt_len": prompt_tokens,
         "response_len": length - prompt_tokens,
         "seq_len": length,
     }
-    return Row(uuid4().hex, fields, tags)
+    return Row(uuid4().hex, tensors, sample.images, tags)
 
 
 def _prompt_tokens(sample: Sample) -> int:

@@ -20,10 +20,17 @@ NEVER = -100.0
 
 
 class TokenOutput(Protocol):
-    """What a sampler answers; log-probs are those of the sampled tokens."""
+    """What a sampler answers."""
 
-    token_ids: list[int]
-    log_probs: list[float] | None
+    @property
+    def token_ids(self) -> list[int]:
+        """The sampled tokens."""
+        ...
+
+    @property
+    def log_probs(self) -> list[float] | None:
+        """Their log-probs."""
+        ...
 
 
 class SamplerClient(Protocol):

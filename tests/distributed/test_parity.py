@@ -150,7 +150,7 @@ def rows_of(samples, policy, max_tokens: int):
     from pyvision_rl.distributed.rows import make_rows
 
     rows = make_rows(samples, policy.codec.image_pad_id, 1, seed=0)
-    data = list_of_dict_to_tensordict([dict(row.fields) for row in rows])
+    data = list_of_dict_to_tensordict([row.fields for row in rows])
     tu.assign_non_tensor(
         data,
         use_remove_padding=False,

@@ -24,7 +24,8 @@ def sample(*written: int, advantage: float = 1.0) -> Sample:
 
 def test_a_row_is_prompt_and_response_with_the_positions_of_its_images():
     [row] = make_rows([sample(3, 4)], PAD, 1, seed=0)
-    fields = row.fields
+    fields = row.tensors
+    assert row.fields.keys() == {*fields, "multi_modal_inputs"}
     assert fields["prompts"].tolist() == [1, PAD, PAD, 2]
     assert fields["responses"].tolist() == [3, 4, 7, 8]
     assert fields["response_mask"].tolist() == [1, 1, 0, 1]
@@ -45,12 +46,12 @@ def test_rows_are_filled_up_with_copies_that_no_loss_counts():
     rows = make_rows(samples, PAD, 4, seed=1)
     assert len(rows) == 4
     assert len({row.key for row in rows}) == 4
-    counted = [int(row.fields["response_mask"].sum()) for row in rows]
+    counted = [int(row.tensors["response_mask"].sum()) for row in rows]
     assert sorted(counted[:3]) == [2, 3, 4]
     assert counted[3] == 0
     # the shortest one, its images still in place
-    assert rows[3].fields["input_ids"].tolist() == list(sample(3).token_ids)
-    assert rows[3].fields["prompts"].tolist() == [1, PAD, PAD, 2]
+    assert rows[3].tensors["input_ids"].tolist() == list(sample(3).token_ids)
+    assert rows[3].tensors["prompts"].tolist() == [1, PAD, PAD, 2]
     assert len(make_rows(samples, PAD, 3, seed=1)) == 3
 
 
@@ -58,7 +59,7 @@ def test_the_order_depends_on_the_seed_alone():
     samples = [sample(*range(10, 11 + index)) for index in range(6)]
 
     def lengths(seed: int) -> list[int]:
-        return [len(row.fields["input_ids"]) for row in make_rows(samples, PAD, 1, seed)]
+        return [len(row.tensors["input_ids"]) for row in make_rows(samples, PAD, 1, seed)]
 
     assert lengths(3) == lengths(3)
     assert lengths(3) != lengths(4)
@@ -77,4 +78,4 @@ def test_a_sample_without_a_sampled_token_is_refused():
     nothing = Sample((1, 2), (0, 0), (0.0, 0.0), 1.0, ())
     with pytest.raises(InputError, match="none of them was sampled"):
         make_rows([nothing], PAD, 1, seed=0)
-    assert torch.is_tensor(make_rows([sample(3)], PAD, 1, seed=0)[0].fields["input_ids"])
+    assert torch.is_tensor(make_rows([sample(3)], PAD, 1, seed=0)[0].tensors["input_ids"])
