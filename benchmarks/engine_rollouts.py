@@ -2,8 +2,9 @@
 
 `python benchmarks/engine_rollouts.py` prints, for trajectories like the quickstart's (36 visual
 tokens, 1 to 4 turns of about 50 tokens, 9 more visual tokens after each): CPU seconds of all model
-work; wall seconds where one tool call in sixteen sleeps 2 s; CPU per trajectory as their number
-grows; and milliseconds a sample of the training forward and backward.
+work; wall seconds where one tool call in sixteen sleeps 2 s, by a clock that counts the CPU time of
+this process and what it waits, so that other work on the machine does not matter; and CPU per
+trajectory as their number grows. Tools are sleeps, none is shared between members of a group.
 """
 
 from __future__ import annotations
@@ -19,28 +20,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from made.clock import run_quietly
+from made.policies import random_policy
 from PIL import Image
-from transformers import Qwen2_5_VLForConditionalGeneration
 
-from pyvision_rl.model.batch import Sample, collate, split_by_tokens
 from pyvision_rl.model.engine import SamplingParams
 from pyvision_rl.model.hf_engine import EngineConfig, HFEngine
 from pyvision_rl.model.inputs import make_patches
-from pyvision_rl.model.policy import Policy, PolicyConfig
-from pyvision_rl.model.tiny import tiny_config, train_tokenizer
+from pyvision_rl.model.policy import Policy
 from pyvision_rl.types import Completion, Context, Observation, Turn
 
 GROUP_SIZE = 8
-CORPUS = ["find the red tag, which digit is on it? plt.imshow(image_clue_0.crop()) </code>"]
-
-
-def make_policy(folder: Path) -> Policy:
-    """The tiny architecture with random weights, which rarely stop by themselves."""
-    tokenizer = train_tokenizer(CORPUS, 450)
-    torch.manual_seed(0)
-    Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return Policy.load(PolicyConfig(str(folder)))
 
 
 def picture(seed: int, side: int) -> Image.Image:
@@ -85,7 +75,10 @@ async def play(engine: HFEngine, plan: Plan, prompt: Observation) -> Context:
     return context
 
 
-def roll_out(policy: Policy, plans: Sequence[Plan], config: EngineConfig) -> list[Context]:
+def roll_out(
+    policy: Policy, plans: Sequence[Plan], config: EngineConfig
+) -> tuple[list[Context], float]:
+    """The trajectories, and the wall seconds that they take where nothing else runs."""
     openings = prompts(policy, len(plans) // GROUP_SIZE)
     policy.load_state(policy.model.state_dict())
 
@@ -97,7 +90,7 @@ def roll_out(policy: Policy, plans: Sequence[Plan], config: EngineConfig) -> lis
             )
             return await asyncio.gather(*jobs)
 
-    return asyncio.run(main())
+    return run_quietly(main())
 
 
 @torch.inference_mode()
@@ -144,27 +137,40 @@ def roll_out_by_generate(policy: Policy, plans: Sequence[Plan]) -> None:
         rows = [(plan, context) for (plan, _), context in zip(rows, contexts, strict=True)]
 
 
-def time_training(policy: Policy, samples: Sequence[Sample]) -> None:
-    mean = sum(len(sample.token_ids) for sample in samples) / len(samples)
-    for size in (2048, 32768):
+def compare_with_generate(policy: Policy, count: int) -> None:
+    plans = [Plan(seed, 0.02) for seed in range(count)]
+    roll_out(policy, plans[:16], EngineConfig())
+    start = time.process_time()
+    contexts, _ = roll_out(policy, plans, EngineConfig())
+    ours = time.process_time() - start
+    tokens = sum(len(t.completion.token_ids) for c in contexts for t in c.turns)
+    start = time.process_time()
+    roll_out_by_generate(policy, plans)
+    theirs = time.process_time() - start
+    print(f"{count} trajectories, {tokens} tokens: CPU {ours:.2f} s, generate {theirs:.2f} s")
+    print(f"RATIO | engine: CPU of rollouts | transformers generate | {theirs / ours:.2f}")
+
+
+def compare_with_barrier(policy: Policy, count: int) -> None:
+    slow = [Plan(seed, 2.0) for seed in range(count)]
+    walls = {}
+    for schedule in ("continuous", "barrier"):
+        _, walls[schedule] = roll_out(policy, slow, EngineConfig(schedule=schedule))
+    share = walls["continuous"] / walls["barrier"]
+    shown = ", ".join(f"{name} {wall:.2f} s" for name, wall in walls.items())
+    print(f"one call in 16 sleeps 2 s, wall: {shown}, {share:.0%}")
+    print(f"RATIO | engine: wall with slow tools | a barrier between turns | {1 / share:.2f}")
+
+
+def grow(policy: Policy, most: int) -> None:
+    size = 64
+    while size <= most:
+        many = [Plan(seed, 0.02) for seed in range(size)]
         start = time.process_time()
-        for part in split_by_tokens(samples, size):
-            batch = collate(part, policy.pad_id, policy.device)
-            logprobs, _ = policy.token_logprobs(
-                batch.token_ids_BT, batch.attention_mask_BT, batch.loss_mask_BT, batch.images
-            )
-            logprobs.sum().backward()
-        policy.model.zero_grad()
-        each_ms = (time.process_time() - start) / len(samples) * 1e3
-        print(f"training by {size} tokens: {each_ms:.1f} ms a sample of {mean:.0f} tokens")
-
-
-def as_sample(context: Context) -> Sample:
-    mask = [0] * len(context.prompt.token_ids)
-    for turn in context.turns:
-        mask += [1] * len(turn.completion.token_ids)
-        mask += [0] * len(turn.observation.token_ids if turn.observation else ())
-    return Sample(context.token_ids, tuple(mask), (0.0,) * len(mask), 0.0, context.images)
+        roll_out(policy, many, EngineConfig())
+        each_ms = (time.process_time() - start) / size * 1e3
+        print(f"{size} trajectories at once: {each_ms:.1f} ms CPU each")
+        size *= 4
 
 
 def main() -> None:
@@ -174,37 +180,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        policy = make_policy(Path(folder))
-        count = options.trajectories
-        plans = [Plan(seed, 0.02) for seed in range(count)]
-        roll_out(policy, plans[:16], EngineConfig())
-        start = time.process_time()
-        contexts = roll_out(policy, plans, EngineConfig())
-        ours = time.process_time() - start
-        tokens = sum(len(t.completion.token_ids) for c in contexts for t in c.turns)
-        start = time.process_time()
-        roll_out_by_generate(policy, plans)
-        theirs = time.process_time() - start
-        print(f"{count} trajectories, {tokens} tokens: CPU {ours:.2f} s, generate {theirs:.2f} s")
-        print(f"RATIO | engine: CPU of rollouts | transformers generate | {theirs / ours:.2f}")
-        walls = {}
-        slow = [Plan(seed, 2.0) for seed in range(count)]
-        for schedule in ("continuous", "barrier"):
-            start = time.perf_counter()
-            roll_out(policy, slow, EngineConfig(schedule=schedule))
-            walls[schedule] = time.perf_counter() - start
-        print("one call in 16 sleeps 2 s: wall", {k: round(v, 2) for k, v in walls.items()})
-        gain = walls["barrier"] / walls["continuous"]
-        print(f"RATIO | engine: wall with slow tools | a barrier between turns | {gain:.2f}")
-        size = 64
-        while size <= options.most:
-            many = [Plan(seed, 0.02) for seed in range(size)]
-            start = time.process_time()
-            roll_out(policy, many, EngineConfig())
-            each_ms = (time.process_time() - start) / size * 1e3
-            print(f"{size} trajectories at once: {each_ms:.1f} ms CPU each")
-            size *= 4
-        time_training(policy, [as_sample(context) for context in contexts])
+        policy = random_policy(Path(folder))
+        compare_with_generate(policy, options.trajectories)
+        compare_with_barrier(policy, options.trajectories)
+        grow(policy, options.most)
 
 
 if __name__ == "__main__":
