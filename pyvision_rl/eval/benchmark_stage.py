@@ -38,7 +38,7 @@ from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.prompts import load_template
 from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.rollout.server_agent import open_any_agent
-from pyvision_rl.runs import PROMPT, RunFolder
+from pyvision_rl.runs import PROMPT, VIDEO_PROMPT, RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
 
 TEST_TOOL_CALLS = 30
@@ -101,8 +101,9 @@ class BenchmarkConfig:
     top_k: int | None = None
     """Tokens to sample from, 0 is all; unset: the paper's, 20 for images other than V*."""
     tool: Literal["with", "without", "both"] = "with"
-    """without: the same questions with no tool and the plain prompt. both: one after the other, in
-    two runs inside `out`, and how they differ."""
+    """without: the same questions with no tool and the plain prompt, videos as evenly spaced frames
+    (`agent.rollout.video`). both: one after the other, in two runs inside `out`, and how they
+    differ."""
     max_episodes: int = 32
     """Episodes in flight at once, each with a sandbox of its own; at least those of one item."""
     policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(model=""))
@@ -117,8 +118,6 @@ class BenchmarkConfig:
             raise ConfigError("eval: limit must not be negative and max_episodes at least 1")
         if self.num_samples is not None and self.num_samples < 1:
             raise ConfigError(f"eval: num_samples is {self.num_samples}, must be at least 1")
-        if self.tool != "with" and self.benchmark == "vsibench":
-            raise ConfigError("eval: without its tool the agent never sees a frame of a video")
         pick_scorer(BENCHMARKS[self.benchmark], self.protocol)
 
 
@@ -129,7 +128,8 @@ def resolve(config: BenchmarkConfig) -> BenchmarkConfig:
     top_k = decoding.top_k if config.top_k is None else config.top_k
     rollout = replace(config.agent.rollout, temperature=temperature, top_k=top_k)
     if config.tool == "without":
-        rollout = replace(rollout, max_tool_calls=0, prompt="direct")
+        frames = replace(rollout.video, context="uniform")
+        rollout = replace(rollout, max_tool_calls=0, prompt="direct", video=frames)
     return replace(
         config,
         num_samples=config.num_samples or decoding.num_samples,
@@ -181,6 +181,7 @@ async def run_benchmark(
         progress = _Progress(on_item, len(items) - len(left), len(items))
         if left:
             run.keep_text(PROMPT, load_template(config.agent.rollout.prompt))
+            run.keep_text(VIDEO_PROMPT, load_template(config.agent.rollout.video.template))
         if left and agent is not None:
             await _play(config, benchmark, replace_rollout(agent, config), left, store, progress)
         elif left:

@@ -333,7 +333,6 @@ def test_the_papers_decoding_is_the_default():
         ({"num_samples": 0}, "num_samples is 0, must be at least 1"),
         ({"limit": -1}, "limit must not be negative"),
         ({"protocol": "strict"}, "V\\* has no protocol 'strict'"),
-        ({"benchmark": "vsibench", "tool": "without"}, "never sees a frame of a video"),
     ],
 )
 def test_configuration_errors(options, message):

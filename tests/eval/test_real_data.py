@@ -25,6 +25,7 @@ from pyvision_rl.model.scripted import ScriptedEngine
 from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
+from pyvision_rl.rollout.videos import VideoConfig
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
 from tests.eval.benchmarks.files import parquet, tsv
 from tests.eval.blind_policy import blind_policy
@@ -192,7 +193,8 @@ def test_the_tiny_policy_plays_real_items(name, file, tmp_path):
     assert (tmp_path / "run" / "predictions.tsv").exists()
 
 
-def test_vsibench_on_a_real_clip(tmp_path):
+def vsibench(tmp_path):
+    """Two rows about a real clip of 132 frames, in the released layout."""
     scene = tmp_path / "scannet" / "scene0000_00.mp4"
     scene.parent.mkdir()
     shutil.copy(REAL_DATA / "videos" / "bigbuckbunny.mp4", scene)
@@ -207,7 +209,7 @@ def test_vsibench_on_a_real_clip(tmp_path):
         {**row, "id": 1, "question_type": "room_size_estimation", "ground_truth": "120"},
     ]
     path = parquet(tmp_path / "test-00000-of-00001.parquet", rows)
-    config = BenchmarkConfig(
+    return BenchmarkConfig(
         "vsibench",
         str(path),
         str(tmp_path / "run"),
@@ -215,17 +217,56 @@ def test_vsibench_on_a_real_clip(tmp_path):
         agent=AgentConfig(rollout=ROLLOUT),
     )
 
-    def counting(context):
-        if not context.turns:
-            return "<code>\n```python\nprint(len(video_clue_0))\n```\n</code>"
-        text = context.turns[0].observation.text
-        printed = text.partition("Text Result:\n")[2].partition("<")[0].strip()
-        return f"<answer>\n\\boxed{{{printed}}}\n</answer>"
 
-    result = with_script(counting, lambda agent: run_benchmark(config, quiet, agent))
+def counting(context):
+    if not context.turns:
+        return "<code>\n```python\nprint(len(video_clue_0))\n```\n</code>"
+    text = context.turns[0].observation.text
+    printed = text.partition("Text Result:\n")[2].partition("<")[0].strip()
+    return f"<answer>\n\\boxed{{{printed}}}\n</answer>"
+
+
+def test_vsibench_on_a_real_clip(tmp_path):
+    prompts = []
+
+    def counting_and_listening(context):
+        prompts.append(context.prompt)
+        return counting(context)
+
+    config = vsibench(tmp_path)
+    result = with_script(counting_and_listening, lambda agent: run_benchmark(config, quiet, agent))
     values = {metric.name: metric.value for metric in result.metrics}
     # 132 frames: right, and 10 % off a gold of 120, which nine of ten thresholds allow
     assert values["accuracy/object_counting"] == 1.0
     assert values["accuracy/room_size_estimation"] == pytest.approx(0.9)
     assert result.main.value == pytest.approx(0.95)
     assert result.behaviour["visual_tokens_mean"] == 0
+    # What the paper gives: size, frames, rate, the variable's name, and no frame.
+    for said in ("1280 x 720, 132 frames, 25 fps", "video_clue_0"):
+        assert said in prompts[0].text
+    assert prompts[0].images == ()
+
+
+def test_vsibench_without_the_tool_shows_frames(tmp_path):
+    seen = []
+
+    def guess(context):
+        seen.append(context.prompt)
+        return "<answer>\n\\boxed{132}\n</answer>"
+
+    config = vsibench(tmp_path)
+    frames = replace(ROLLOUT, video=VideoConfig(num_frames=3))
+    config = replace(config, tool="without", agent=AgentConfig(rollout=frames))
+    result = with_script(guess, lambda agent: run_benchmark(config, quiet, agent))
+    assert [len(prompt.images) for prompt in seen] == [3, 3]
+    assert "<code>" not in seen[0].text
+    assert result.behaviour["tool_calls_mean"] == 0
+    assert result.behaviour["visual_tokens_mean"] == seen[0].num_visual_tokens > 0
+    # A run may be of the hybrid context too: frames to begin with, and the tool.
+    hybrid = replace(ROLLOUT, video=VideoConfig("hybrid", num_frames=2))
+    config = replace(
+        config, tool="with", out=str(tmp_path / "hybrid"), agent=AgentConfig(rollout=hybrid)
+    )
+    result = with_script(counting, lambda agent: run_benchmark(config, quiet, agent))
+    assert result.main.value == pytest.approx(0.95)
+    assert result.behaviour["visual_tokens_mean"] > 0

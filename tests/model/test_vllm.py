@@ -39,7 +39,8 @@ from tests.model.play import picture, play
 
 PYTHON = os.environ.get("VLLM_PYTHON", "")
 PIXELS = PixelLimits(784, 28224)
-START_S = 300
+START_S = 900
+CPU_TORCH = Path(__file__).parents[1] / "sft" / "cpu_torch"
 SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "0",
@@ -64,11 +65,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *("--enforce-eager", "--limit-mm-per-prompt", '{"image": 8, "video": 0}'),
         *("--enable-scale-out", "--logprobs-mode", "processed_logprobs"),
     ]
+    loads = subprocess.run([PYTHON, "-c", "import torchvision"], capture_output=True, check=False)
+    around = {"PYTHONPATH": str(CPU_TORCH)} if loads.returncode else {}
     folder = tmp_path_factory.mktemp("vllm")
     log = folder / "server.log"
     with log.open("wb") as out:
         server = subprocess.Popen(
-            command, cwd=folder, env=os.environ | SETTINGS, stdout=out, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env={**os.environ, **SETTINGS, **around},
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -76,7 +83,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
     finally:
         server.terminate()
-        server.wait(60)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
