@@ -69,8 +69,9 @@ def turns_file(thoughts: list[str], rng: random.Random) -> bytes:
     for place in range(NUM_GROUPS * GROUP_SIZE):
         said = [turn_columns(rng.choice(thoughts), rng) for _ in range(3)]
         prompt = observation_columns("the prompt " * 100)
-        key = {"group": place // GROUP_SIZE, "index": place % GROUP_SIZE}
-        rows.append(key | {"task_images": [], "task_videos": [], "prompt": prompt, "turns": said})
+        row: dict[str, object] = {"group": place // GROUP_SIZE, "index": place % GROUP_SIZE}
+        row |= {"task_images": [], "task_videos": [], "prompt": prompt, "turns": said}
+        rows.append(row)
     return TURNS.encode(rows)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -20,6 +20,7 @@ from pyvision_rl.model.tiny import TINY_BASE
 from pyvision_rl.reward.reward import RewardConfig, score_group
 from pyvision_rl.rl.advantage import group_advantages
 from pyvision_rl.rl.metrics import rollout_metrics
+from pyvision_rl.rl.monitor import CollapseMonitor
 from pyvision_rl.rl.select import SelectConfig, drop_reason, select
 from pyvision_rl.rollout.episode import Agent, RolloutConfig, open_task, run_episode
 from pyvision_rl.runs import GroupRecord, RunFolder, selection_records
@@ -74,27 +75,41 @@ class Doubtful:
 
 
 def write_run(
-    folder: Path, num_steps: int, num_groups: int, group_size: int, *, seed: int = 0
+    folder: Path,
+    num_steps: int,
+    num_groups: int,
+    group_size: int,
+    *,
+    seed: int = 0,
+    falling: bool = False,
 ) -> Path:
-    """A finished run, its task images in `folder`-data beside it."""
-    asyncio.run(_write(folder, num_steps, num_groups, group_size, seed))
+    """A finished run, its task images in `folder`-data beside it.
+
+    Its policy looks more and more often, or, `falling`, less and less.
+    """
+    skills = [step / num_steps for step in range(1, num_steps + 1)]
+    if falling:
+        skills = [1 - 1.4 * skill for skill in skills]
+    asyncio.run(_write(folder, skills, num_groups, group_size, seed))
     return folder
 
 
-async def _write(folder: Path, num_steps: int, num_groups: int, size: int, seed: int) -> None:
+async def _write(
+    folder: Path, skills: Sequence[float], num_groups: int, size: int, seed: int
+) -> None:
     codec = ChatCodec.from_folder(TINY_BASE, PixelLimits(784, 28224))
     images = folder.with_name(f"{folder.name}-data")
     images.mkdir()
     async with SandboxPool(SANDBOX) as pool:
         with RunFolder.create(folder, CONFIG_YAML) as run:
-            for step in range(1, num_steps + 1):
+            monitor = CollapseMonitor()
+            for step, skill in enumerate(skills, 1):
                 rng = random.Random(f"{seed} {step}")
-                skill = step / num_steps
                 groups = [
                     await _play(codec, pool, images, (seed, step, place), size, skill, rng)
                     for place in range(num_groups)
                 ]
-                _record(run, step, groups)
+                _record(run, step, groups, monitor)
 
 
 _CROP = "<code>\n```python\nplt.imshow({}.crop({}))\nplt.show()\n```\n</code>"
@@ -124,14 +139,17 @@ async def _write_zoom(folder: Path) -> None:
         run.write_groups(1, "train", [GroupRecord(group)])
 
 
-def _record(run: RunFolder, step: int, groups: Sequence[Group]) -> None:
+def _record(run: RunFolder, step: int, groups: Sequence[Group], monitor: CollapseMonitor) -> None:
     selection = select(groups, SELECT)
 
     def why(group: Group, index: int) -> str:
         reason = drop_reason(group.trajectories[index], SELECT)
         return reason or ("group/ranked_below" if group.reward_std else "group/constant")
 
-    run.log(step, rollout_metrics(selection))
+    metrics = rollout_metrics(selection)
+    monitor.watch(step, metrics)
+    run.log(step, metrics | monitor.metrics())
+    run.write_warnings([asdict(warned) for warned in monitor.warnings])
     run.write_groups(step, "train", selection_records(selection, why, group_advantages))
 
 

@@ -86,6 +86,8 @@ def test_an_excerpt_is_the_first_place_as_it_was_written(index):
     query = parse_query({"text": "RED_box", "sort": "old"})
     fit = find_rows(index, query)
     first, second = find_excerpts(index, query, fit.places)[:2]
+    assert first
+    assert second
     assert (first.turn, first.part) == (0, "code")
     assert (first.before, first.hit, first.after) == ("crop(", "RED_BOX", ")")
     assert second.turn == 1

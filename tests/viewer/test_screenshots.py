@@ -13,6 +13,7 @@ from pyvision_rl.viewer.query import parse_query
 from pyvision_rl.viewer.search import find_rows
 from tests.viewer.conftest import serving
 from tests.viewer.make_run import write_run
+from tests.viewer.make_video_run import write_video_run
 
 
 @pytest.fixture
@@ -20,27 +21,45 @@ def images(tmp_path) -> Path:
     return Path(os.environ.get("VIEWER_IMAGES", tmp_path))
 
 
+@pytest.fixture
+def library(tmp_path) -> Library:
+    """A run that learns to look, one that forgets it, and one about videos."""
+    names = ("run-a", "run-b", "videos")
+    for seed, name in enumerate(names[:2]):
+        write_run(tmp_path / name, 12, 6, 6, seed=seed, falling=name == "run-b")
+    write_video_run(tmp_path / "videos")
+    return Library([tmp_path / name for name in names])
+
+
 @pytest.mark.slow
-def test_pictures_of_the_documentation(browser, images, tmp_path):
-    for seed, name in enumerate(("run-a", "run-b")):
-        write_run(tmp_path / name, num_steps=12, num_groups=6, group_size=6, seed=seed)
-    library = Library([tmp_path / "run-a", tmp_path / "run-b"])
-    query = parse_query({"kind": "two_looks", "right": "yes", "calls": "3", "kept": "yes"})
+def test_pictures_of_the_documentation(browser, images, library):
     run = library.run("run-a")
+    query = parse_query({"kind": "two_looks", "right": "yes", "calls": "3", "kept": "yes"})
     row = list_rows(run, find_rows(run, query).places)[0]
     place = f"run-a/{row['phase']}/{row['step']}/{row['group']}"
     pages = {
         "viewer-curves": ("?runs=run-a%2Crun-b", 1280, 860, False),
+        "viewer-warning": ("?runs=run-b", 1280, 700, False),
         "viewer-groups": (f"groups/run-a/train/{row['step']}", 1280, 760, False),
+        "viewer-search": ("list/run-a?text=mean&part=output", 1280, 560, False),
         "viewer-trajectory": (f"t/{place}/{row['index']}", 1280, 1000, False),
         "viewer-trajectory-dark": (f"t/{place}/{row['index']}", 1280, 1000, True),
         "viewer-side-by-side": (f"compare/{place}", 1280, 900, False),
+        "viewer-video": ("t/videos/train/1/0/0", 1280, 900, False),
         "viewer-phone": (f"t/{place}/{row['index']}", 390, 844, False),
+        "viewer-phone-list": ("list/run-a", 390, 844, False),
     }
     with serving(view_routes(library)) as url:
         for name, (page, width, height, dark) in pages.items():
             tab = browser.tab(width, height, dark=dark).goto(f"{url}/#/{page}")
-            tab.wait("[...document.images].every((i) => i.complete || i.loading === 'lazy')")
+            if name == "viewer-warning":
+                tab.send("Page.bringToFront")
+                tab.click(".monitor .link")
+                tab.wait_for(".tip:not([hidden])")
+            if name == "viewer-video":
+                tab.hover(".timeline .frame:last-child")
+            loaded = "image.complete || image.loading === 'lazy'"
+            tab.wait(f"[...document.images].every((image) => {loaded})")
             tab.screenshot(images / f"{name}.png")
             tab.close()
             assert tab.complaints == []

@@ -69,7 +69,8 @@ def test_output_and_traceback_of_a_failed_cell():
 
 
 def first_figures(*turns: StoredTurn) -> list[int | None]:
-    return [view.result and view.result.first_figure for view in view_turns(turns, num_given=2)]
+    views = view_turns(turns, num_given=2)
+    return [view.result.first_figure if view.result else None for view in views]
 
 
 def test_figures_have_the_names_that_the_policy_saw():

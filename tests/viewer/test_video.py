@@ -81,5 +81,7 @@ def test_the_page_shows_the_frames_of_the_prompt(tab, url):
 @pytest.mark.skipif(not REAL_CLIP.is_file(), reason="no real clip here")
 def test_a_real_clip(library):
     view = view_trajectory(library.run("clips"), REAL)
-    assert view.turns[0].result.output.startswith("132 25.0 (3, 720, 1280, 3)")
+    result = view.turns[0].result
+    assert result
+    assert result.output.startswith("132 25.0 (3, 720, 1280, 3)")
     assert view.looks.fetches == (Fetch(0, 0, (66, 98, 131)),)

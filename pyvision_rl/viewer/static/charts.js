@@ -120,6 +120,7 @@ export function chart({ title, lines, share = false, weight = 0, onStep = null, 
     tip.replaceChildren(h("b", {}, `step ${step}`), ...rows.map((row) =>
       h("div", {}, h("i", { class: "swatch", style: { background: row.line.colour } }), h("span", {}, row.line.label), h("b", {}, number(row.value, 3)))));
     tip.hidden = false;
+    tip.classList.remove("below");
     tip.classList.toggle("left", x(step) > WIDTH / 2);
   };
   const hide = () => { tip.hidden = true; cursor.replaceChildren(); };
@@ -127,7 +128,7 @@ export function chart({ title, lines, share = false, weight = 0, onStep = null, 
     cursor.replaceChildren();
     tip.replaceChildren(h("b", { class: "warned" }, mark.title), h("p", {}, mark.text));
     tip.hidden = false;
-    tip.classList.toggle("left", x(mark.step) > WIDTH / 2);
+    tip.classList.add("below");
   };
   const inside = marks.filter((mark) => mark.step >= left && mark.step <= right);
   image.append(...bands.map((band) => bandNode(band, x)), ...inside.map((mark) => markNode(mark, x(mark.step), warn, hide)));
