@@ -35,7 +35,7 @@ COMMANDS = {
     "compare": Command(compare, "finished benchmark runs, item by item, with paired tests"),
     "serve": Command(serve, "the agent behind OpenAI's chat interface"),
     "sandbox": Command(sandbox, "probe, bench, serve or trace FILE: where programs run", False),
-    "data": Command(data, "validate FILE: every problem of a task or trace file"),
+    "data": Command(data, "validate FILE, synthesize traces, export-llamafactory", False),
     "play": Command(play, "ask an agent about an image or a video of your own"),
     "ablate": Command(ablate, "arms and seeds of the RL stage in one table, with figures"),
     "doctor": Command(doctor, "what this machine offers a run: versions, devices, sandbox, disk"),
