@@ -6,9 +6,11 @@ import pytest
 
 from pyvision_rl.viewer.app import view_routes
 from pyvision_rl.viewer.detail import view_trajectory
+from pyvision_rl.viewer.export import export_page
 from pyvision_rl.viewer.index import Ref
 from pyvision_rl.viewer.library import Library
 from pyvision_rl.viewer.looks import Fetch
+from pyvision_rl.viewer.query import parse_query
 from tests.viewer.conftest import serving
 from tests.viewer.make_video_run import CLIP, write_video_run
 
@@ -76,6 +78,16 @@ def test_the_page_shows_the_frames_of_the_prompt(tab, url):
     tab.click(".starting summary")
     tab.wait("document.querySelector('.starting img').naturalWidth > 0")
     assert tab.texts(".turn .figures code") == ["image_clue_4", "image_clue_5"]
+
+
+def test_an_exported_file_has_the_film(tab, library, tmp_path):
+    query = parse_query({"task": "clip"})
+    (tmp_path / "out.html").write_bytes(export_page(library.run("clips"), "clips", query, 9))
+    tab.goto(f"{(tmp_path / 'out.html').as_uri()}#/t/clips/train/1/0/0")
+    tab.wait("document.querySelector('.film').naturalWidth === 8 * 96")
+    tab.hover(".timeline .frame:last-child")
+    assert tab.text(".peek").startswith("turn 2")
+    assert tab.count(".peek img") == 0, "single frames are not in the file"
 
 
 @pytest.mark.skipif(not REAL_CLIP.is_file(), reason="no real clip here")
