@@ -13,6 +13,7 @@ import os
 import runpy
 import select
 import signal
+import socket
 import struct
 import sys
 import traceback
@@ -45,18 +46,19 @@ def trace(script: str) -> str:
 
 def run_traced(script: str) -> tuple[Counter[int], int]:
     """Counts by call number, and the wait status of the script's process."""
-    read_end, write_end = os.pipe()
+    ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
-        os.close(read_end)
-        run_script(script, write_end)
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
-        sent = pipe.read(4)
-    if len(sent) < 4:
-        raise SandboxError("the filter could not be installed")
-    process = os.pidfd_open(pid)
-    listener = call_libc("syscall", SYS_PIDFD_GETFD, process, struct.unpack("<I", sent)[0], 0)
+        ours.close()
+        run_script(script, theirs)
+    theirs.close()
+    with ours:
+        sent = ours.recv(4)
+        if len(sent) < 4:
+            raise SandboxError("the filter could not be installed")
+        process = os.pidfd_open(pid)
+        listener = call_libc("syscall", SYS_PIDFD_GETFD, process, struct.unpack("<I", sent)[0], 0)
+        ours.send(b"!")  # a script that nothing is refused to could end before this
     try:
         counts = answer_until_exit(listener, process)
     finally:
@@ -67,8 +69,8 @@ def run_traced(script: str) -> tuple[Counter[int], int]:
     return counts, status
 
 
-def run_script(script: str, pipe: int) -> None:
-    """In the child: filter, say which descriptor listens, run, exit."""
+def run_script(script: str, tracer: socket.socket) -> None:
+    """In the child: filter, say which descriptor listens, wait until it was taken, run, exit."""
     status = 1
     try:
         call_libc("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -79,8 +81,9 @@ def run_script(script: str, pipe: int) -> None:
         number = SYS_SECCOMP[os.uname().machine]
         listener = call_libc("syscall", number, SET_MODE_FILTER, NEW_LISTENER, address)
         del view
-        os.write(pipe, struct.pack("<I", listener))
-        os.close(pipe)
+        tracer.send(struct.pack("<I", listener))
+        tracer.recv(1)
+        tracer.close()
         runpy.run_path(script, run_name="__main__")
         status = 0
     except BaseException:  # noqa: BLE001 - the script may raise anything; its process ends here

@@ -165,6 +165,7 @@ class Cells:
                 self._execute(code)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                sys.settrace(None)
         except CellTimeout as error:
             late = f"TimeoutError: the cell ran longer than {self._limits.timeout_s:g} s"
             kind, trace = "timeout", trim_traceback(error, late)

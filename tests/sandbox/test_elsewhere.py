@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,7 @@ if closed:  # an interpreter below a closed home: show it, and it alone, at the 
     mount("tmpfs", str(closed[-1]), "tmpfs", 0, "mode=755")
     prefix.mkdir(parents=True)
     mount(str(home / "prefix"), str(prefix), None, MS_BIND | MS_REC)
-for folder in (home, *[p for p in home.parents if p.is_relative_to("/tmp") and p != Path("/tmp")]):
-    folder.chmod(0o755)
+home.chmod(0o755)
 os.chown(home, {NOBODY}, {NOBODY})
 os.setgroups([])
 os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
@@ -40,6 +41,14 @@ os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
 os.environ["HOME"] = os.environ["TMPDIR"] = str(home)
 os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[2:]])
 """
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that another user can get to; not pytest's own, which any other run closes again."""
+    with tempfile.TemporaryDirectory(prefix="pyvision-home-") as folder:
+        yield Path(folder)
+
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 
@@ -59,16 +68,16 @@ def rerun(home: Path, arguments: list[str], without: str, as_nobody: bool) -> No
 
 
 @needs_root
-def test_as_an_ordinary_user_without_namespaces(tmp_path: Path) -> None:
+def test_as_an_ordinary_user_without_namespaces(home: Path) -> None:
     """The fewest layers that strict accepts: landlock and seccomp."""
-    rerun(tmp_path, [str(SUITE / "test_reach.py")], "namespaces", True)
+    rerun(home, [str(SUITE / "test_reach.py")], "namespaces", True)
 
 
 @needs_root
 @pytest.mark.slow
 @pytest.mark.parametrize("without", ["", "namespaces"])
-def test_all_of_it_as_an_ordinary_user(tmp_path: Path, without: str) -> None:
-    rerun(tmp_path, [str(SUITE)], without, True)
+def test_all_of_it_as_an_ordinary_user(home: Path, without: str) -> None:
+    rerun(home, [str(SUITE)], without, True)
 
 
 @pytest.mark.slow
