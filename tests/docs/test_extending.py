@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import runpy
 import subprocess
 import sys
@@ -23,19 +22,16 @@ from pyvision_rl.reward.declared import grade_task
 from pyvision_rl.rollout.episode import Agent, open_task, run_episode
 from pyvision_rl.sandbox import SandboxPool
 from pyvision_rl.types import Task
+from tests.docs.blocks import DOCS, blocks_of, write_files
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
-# A file of the page may hold fences of its own, which no blank line precedes.
-BLOCK = re.compile(r"(?<=\n\n)```(\w+) ?([\w.]*)\n(.*?)\n```\n(?=\n)", re.DOTALL)
+PAGE = DOCS / "extending.md"
 MAX_LINES = 30
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """The page's files, and the data that it speaks of."""
-    for _, name, text in BLOCK.findall(PAGE.read_text()):
-        if name:
-            (tmp_path / name).write_text(text + "\n")
+    write_files(PAGE, tmp_path)
     museum = tmp_path / "museum"
     museum.mkdir()
     for name in ("vase", "sword"):
@@ -52,7 +48,7 @@ def test_each_part_is_short():
     parts = PAGE.read_text().split("\n## ")[1:]
     assert len(parts) == 3
     for part in parts:
-        texts = [text for _, name, text in BLOCK.findall(part) if name]
+        texts = [text for _, name, text in blocks_of(part) if name]
         assert texts
         assert sum(text.count("\n") + 1 for text in texts) < MAX_LINES
 
@@ -110,7 +106,7 @@ def test_an_episode(folder, codec):
 @pytest.mark.slow
 def test_the_commands(folder):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    commands = [text for kind, _, text in BLOCK.findall(PAGE.read_text()) if kind == "bash"]
+    commands = [text for kind, _, text in blocks_of(PAGE.read_text()) if kind == "bash"]
     assert len(commands) == 3
     for command in commands:
         done = subprocess.run(
