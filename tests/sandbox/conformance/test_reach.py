@@ -50,6 +50,9 @@ PROCESSES = {
     "clone": LIBC + "call(56, 17, 0, 0, 0, 0)",
     "clone into namespaces": LIBC + "call(56, 0x10000 | 0x10000000, 0, 0, 0, 0)",
     "clone3": LIBC + "call(435, ctypes.create_string_buffer(88), 88)",
+    "clone3 into namespaces": LIBC + "call(435, (ctypes.c_ulong * 11)(0x10000000), 88)",
+    "exec of memory": LIBC + "call(322, os.memfd_create('x'), b'', 0, 0, 0x1000)",
+    "exec of a scratch file": "open('x', 'w').write('#!/bin/sh'); os.execv('./x', ['x'])",
     "execveat": LIBC + "call(322, -100, b'/bin/true', 0, 0, 0)",
 }
 
@@ -60,6 +63,10 @@ NETWORK = {
     "datagram pair": "import socket; socket.socketpair(type=socket.SOCK_DGRAM)",
     "netlink": "import socket; socket.socket(16, socket.SOCK_RAW, 0)",
     "raw": "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
+    "abstract": "import socket; socket.socketpair()[0].connect('\\0x')",
+    "bind": "import socket; socket.socketpair()[0].bind('\\0pyvision')",
+    "listen": "import socket; socket.socketpair()[0].listen()",
+    "credentials": "import socket; socket.socketpair()[0].sendmsg([b'x'], [(1, 2, bytes(12))])",
     "send elsewhere": "import socket; a, b = socket.socketpair(); a.sendto(b'x', '/tmp/x')",
     "send descriptors": (
         "import socket; a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [1])"
@@ -69,6 +76,9 @@ NETWORK = {
 KERNEL = {
     "ptrace": LIBC + "call(101, 16, os.getppid(), 0, 0)",
     "process_vm_readv": LIBC + "call(310, os.getppid(), 0, 0, 0, 0, 0)",
+    "process_vm_writev": LIBC + "call(311, os.getppid(), 0, 0, 0, 0, 0)",
+    "process_madvise": LIBC + "call(440, 3, 0, 0, 4, 0)",
+    "kcmp": LIBC + "call(312, os.getpid(), os.getppid(), 0, 0, 0)",
     "setuid": "os.setuid(0)",
     "setgroups": "os.setgroups([0])",
     "capset": LIBC + "call(126, 0, 0)",
@@ -89,6 +99,31 @@ KERNEL = {
     "pidfd_getfd": LIBC + "call(438, 0, 0, 0)",
     "shmget": LIBC + "call(29, 0, 4096, 0o1600)",
     "message queue": LIBC + "call(68, 0, 0o1600)",
+    "posix message queue": LIBC + "call(240, b'x', 0o102, 0o600, 0)",
+    "semaphores": LIBC + "call(64, 0, 1, 0o1600)",
+    "named shared memory": (
+        "from multiprocessing import shared_memory\n"
+        "shared_memory.SharedMemory('pyvision', create=True, size=4096)"
+    ),
+    "secret memory": LIBC + "call(447, 0)",
+    "locked memory": LIBC + "call(151, 3)",
+    "timer signals": LIBC + "call(222, 1, 0, 0)",
+    "signalfd": LIBC + "call(289, -1, 0, 8, 0)",
+    "vmsplice": LIBC + "call(278, 1, 0, 0, 0)",
+    "mount_setattr": LIBC + "call(442, 0, 0, 0, 0, 0)",
+    "open_tree": LIBC + "call(428, -100, b'/', 1)",
+    "fsopen": LIBC + "call(430, b'tmpfs', 0)",
+    "landlock": LIBC + "call(444, 0, 0, 1)",
+    "module": LIBC + "call(175, 0, 0, 0)",
+    "quota": LIBC + "call(179, 0, 0, 0, 0)",
+    "accounting": LIBC + "call(163, 0)",
+    "a call newer than the list": LIBC + "call(460, 0, 0, 0)",
+    "x32 table": LIBC + "call(0x40000000 + 39)",
+    "another filter": LIBC + "call(157, 22, 2, 0, 0, 0)",
+    "privileges again": LIBC + "call(157, 38, 0, 0, 0, 0)",
+    "ambient capability": LIBC + "call(157, 47, 2, 1, 0, 0)",
+    "subreaper": LIBC + "call(157, 36, 1, 0, 0, 0)",
+    "memory map": LIBC + "call(157, 35, 1, 0, 0, 0)",
     "seccomp": LIBC + "call(317, 0, 0, 0)",
     "dumpable again": LIBC + "call(157, 4, 1, 0, 0, 0)",
     "no parent-death signal": LIBC + "call(157, 1, 0, 0, 0, 0)",
@@ -97,6 +132,12 @@ KERNEL = {
     "affinity of another": "os.sched_setaffinity(os.getppid(), [0])",
     "priority": "os.nice(-5)",
     "session": "os.setsid()",
+    "process group": "os.setpgid(0, 0)",
+    "real-time": "os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))",
+    "disk priority": LIBC + "call(251, 1, 0, 0)",
+    "lease": "import fcntl; fcntl.fcntl(open('x', 'w'), fcntl.F_SETLEASE, fcntl.F_RDLCK)",
+    "folder notices": "import fcntl; fcntl.fcntl(os.open('.', 0), fcntl.F_NOTIFY, 1)",
+    "larger pipe": "import fcntl; fcntl.fcntl(os.pipe()[1], 1031, 2**20)",
     "signal owner": "import fcntl; fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())",
     "terminal input": "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSTI, b'x')",
     "inotify": LIBC + "call(294, 0)",
@@ -115,6 +156,7 @@ SIGNALS = {
     "own group": "os.killpg(0, 0)",
     "first process": "os.kill(1, 0)",
     "a thread of the parent": LIBC + "call(200, os.getppid(), 0)",
+    "by descriptor": LIBC + "call(424, 3, 0, 0, 0)",
     "queued": LIBC + "call(129, os.getppid(), 0, ctypes.create_string_buffer(128))",
 }
 
@@ -127,6 +169,9 @@ FILES = {
     "shared memory": "open('/dev/shm/x', 'w')",
     "processes": "os.listdir('/proc')",
     "environment of the parent": "open(f'/proc/{os.getppid()}/environ').read()",
+    "own memory": "open('/proc/self/mem', 'r+b')",
+    "own descriptors": "os.listdir('/proc/self/fd')",
+    "own first environment": "open('/proc/self/environ').read()",
     "memory of the parent": "open(f'/proc/{os.getppid()}/mem', 'rb').read(1)",
     "descriptors of the parent": "os.listdir(f'/proc/{os.getppid()}/fd')",
     "maps of the first process": "open('/proc/1/maps').read()",
@@ -134,6 +179,9 @@ FILES = {
     "kernel settings": "open('/proc/sys/kernel/core_pattern').read()",
     "up from scratch": "open('../../../../../../../etc/passwd').read()",
     "link to a secret": "os.symlink('/etc/passwd', 'p'); open('p').read()",
+    "link to a folder": "os.symlink('/etc', 'e'); os.listdir('e')",
+    "link through a process": "os.symlink('/proc/1/root', 'r'); os.listdir('r')",
+    "beside an open folder": ("os.open('etc/passwd', os.O_RDONLY, dir_fd=os.open('/', os.O_PATH))"),
     "hard link to a secret": "os.link('/etc/passwd', 'h')",
     "through the root link": "open('/proc/self/root/etc/passwd').read()",
     "through the cwd link": "open('/proc/self/cwd/../../etc/passwd').read()",
@@ -143,6 +191,13 @@ FILES = {
     "disk": "open('/dev/sda', 'rb').read(1)",
     "kernel memory": "open('/dev/mem', 'rb').read(1)",
     "terminal": "open('/dev/tty', 'w')",
+    "new terminal": "os.openpty()",
+    "kernel messages": "open('/dev/kmsg', 'w')",
+    "fuse": "open('/dev/fuse', 'rb')",
+    "kvm": "open('/dev/kvm', 'rb')",
+    "shared memory files": "os.listdir('/dev/shm')",
+    "move out": "open('a', 'w').close(); os.rename('a', '/tmp/pyvision-moved')",
+    "mode of a scratch file": "open('a', 'w').close(); os.chmod('a', 0o4777)",
     "write beside scratch": "open('../other', 'w')",
     "write to /tmp": "open('/tmp/pyvision-escape', 'w')",
     "write to site-packages": "open(np.__file__, 'a')",
@@ -261,6 +316,13 @@ for descriptor in range(1024):
 print(len(found))
 """
     assert sandbox.run(code).text == "5\n"  # standard three, the file behind them, the channel
+
+
+@pytest.mark.parametrize("limit", ["AS", "NOFILE", "FSIZE", "CORE", "MEMLOCK"])
+def test_no_limit_can_be_raised(sandbox: Sandbox, limit: str) -> None:
+    raised = f"resource.setrlimit(resource.RLIMIT_{limit}, (resource.RLIM_INFINITY,) * 2)"
+    result = sandbox.run("import resource; " + raised)
+    assert (result.kind, "not allowed to raise maximum limit" in result.text) == ("error", True)
 
 
 def test_it_runs_without_rights(sandbox: Sandbox) -> None:
