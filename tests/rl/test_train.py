@@ -21,6 +21,7 @@ from pyvision_rl.data.needle_video_files import NeedleVideoConfig, write_needle_
 from pyvision_rl.errors import InputError
 from pyvision_rl.model.hf_engine import EngineConfig
 from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.lora import LoRAConfig
 from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.learner import LearnerConfig
@@ -130,11 +131,16 @@ def num_logged(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(data, tmp_path):
-    straight = run(config_for(data, tmp_path / "straight", num_steps=5))
+@pytest.mark.parametrize("rank", [0, 4])
+def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(data, tmp_path, rank):
+    def adapted(out: Path) -> RLConfig:
+        base = config_for(data, out, num_steps=5)
+        return replace(base, policy=replace(base.policy, lora=LoRAConfig(rank)))
+
+    straight = run(adapted(tmp_path / "straight"))
     killed = tmp_path / "killed"
     config = tmp_path / "config.yaml"
-    config.write_text(dump_config(config_for(data, killed, num_steps=5)))
+    config.write_text(dump_config(adapted(killed)))
     command = [sys.executable, "-m", "pyvision_rl.cli", "rl", "--config", str(config)]
     rng = random.Random(0)
     for kill in range(3):
