@@ -89,4 +89,10 @@ def start_jupyter_kernel() -> tuple[Callable[[str], None], Callable[[], None], i
         client.stop_channels()
         manager.shutdown_kernel(now=True)
 
-    return lambda code: client.execute_interactive(code), close, manager.provisioner.pid
+    def ignore(message: object) -> None:
+        """What a cell prints is not looked at."""
+
+    def run(code: str) -> None:
+        client.execute_interactive(code, output_hook=ignore)
+
+    return run, close, manager.provisioner.pid

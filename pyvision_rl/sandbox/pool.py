@@ -22,6 +22,7 @@ from PIL import Image
 
 from pyvision_rl.errors import InputError, SandboxError
 from pyvision_rl.sandbox import control, wire
+from pyvision_rl.sandbox.channel import Channel
 from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
 from pyvision_rl.sandbox.limits import Limits
 from pyvision_rl.sandbox.server_process import Child, ServerProcess
@@ -33,7 +34,6 @@ OPEN_TIMEOUT_S = 60.0
 """For forking a runtime and handing it its images: generous, since only a broken machine takes
 long.
 """
-READ_BYTES = 65536
 Layer = Literal["seccomp", "landlock", "namespaces", "uid"]
 
 
@@ -161,7 +161,7 @@ class Runtime:
         self._videos = list(videos)
         self._seed = seed
         self._child: Child | None = None
-        self._channel: socket.socket | None = None
+        self._channel: Channel | None = None
         self._ending: ResultKind | None = None
         self._turn = asyncio.Lock()
 
@@ -265,8 +265,7 @@ class Runtime:
         try:
             videos += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self._videos]
             self._child = await server.spawn([theirs.fileno(), *videos])
-            ours.setblocking(False)
-            self._channel = ours
+            self._channel = Channel(ours, self._pool.config)
         except BaseException:
             ours.close()
             raise
@@ -278,23 +277,15 @@ class Runtime:
     async def _exchange(
         self, request: wire.Request, given: Sequence[Image.Image] = ()
     ) -> tuple[wire.Reply, list[Image.Image]]:
-        """Send a request, read its one answer; anything else on the channel is a `WireError`."""
+        """The answer to a request; the process runs only meanwhile."""
         channel = self._channel
         if channel is None:
             raise ConnectionError
-        refuse_unasked(channel)
+        channel.refuse_unasked()
         self._thaw()
-        loop = asyncio.get_running_loop()
-        for buffer in wire.frame(request, given):
-            await loop.sock_sendall(channel, buffer)
-        limits = self._pool.config
-        max_header = 8 * limits.max_text_chars + 32 * limits.max_figures + 1024
-        header, rest = await read_header(channel, max_header)
-        reply = wire.decode_reply(header)
-        wire.check_reply(reply, request.id, limits.max_figures, limits.max_figure_px)
-        images = await read_images(channel, reply.images, rest)
+        answer = await channel.ask(request, given)
         self._freeze()
-        return reply, images
+        return answer
 
     def _freeze(self) -> None:
         """Stop the process until the next cell: threads that a cell left behind burn no one's
@@ -343,58 +334,3 @@ class Runtime:
             child.signal(signal.SIGKILL)
             await child.ended
             child.release()
-
-
-def refuse_unasked(channel: socket.socket) -> None:
-    """Raise `WireError` if bytes wait on the channel before anything was asked."""
-    try:
-        waiting = channel.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return
-    if waiting:
-        raise wire.WireError("an answer that nobody asked for")
-    raise ConnectionError
-
-
-async def read_header(channel: socket.socket, max_bytes: int) -> tuple[memoryview, memoryview]:
-    """The header of the next frame, and what of its blobs came with it."""
-    loop = asyncio.get_running_loop()
-    data = bytearray()
-    needed = wire.LENGTH.size
-    while len(data) < needed:
-        chunk = await loop.sock_recv(channel, READ_BYTES)
-        if not chunk:
-            raise ConnectionError
-        data += chunk
-        if len(data) >= wire.LENGTH.size:
-            length = wire.LENGTH.unpack_from(data)[0]
-            if length > max_bytes:
-                raise wire.WireError(f"a header of {length} bytes")
-            needed = wire.LENGTH.size + length
-    view = memoryview(data)
-    return view[wire.LENGTH.size : needed], view[needed:]
-
-
-async def read_images(
-    channel: socket.socket, sizes: list[wire.Size], start: memoryview
-) -> list[Image.Image]:
-    """The images of `sizes` whose blobs begin with `start`."""
-    total = wire.num_blob_bytes(sizes)
-    if len(start) > total:
-        raise wire.WireError("bytes beyond the end of the answer")
-    blob = bytearray(total)
-    blob[: len(start)] = start
-    view, filled = memoryview(blob), len(start)
-    loop = asyncio.get_running_loop()
-    while filled < total:
-        received = await loop.sock_recv_into(channel, view[filled:])
-        if not received:
-            raise ConnectionError
-        filled += received
-    images: list[Image.Image] = []
-    offset = 0
-    for size in sizes:
-        end = offset + wire.num_blob_bytes([size])
-        images.append(Image.frombytes("RGB", size, view[offset:end]))
-        offset = end
-    return images

@@ -94,7 +94,7 @@ def check_reply(reply: Reply, request_id: int, max_images: int, max_image_px: in
             raise WireError(f"an image of {width}x{height} pixels")
 
 
-def decode_reply(header: memoryview) -> Reply:
+def decode_reply(header: bytes) -> Reply:
     """The typed reply in `header`, or `WireError`."""
     try:
         return REPLIES.decode(header)

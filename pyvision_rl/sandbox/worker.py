@@ -7,6 +7,7 @@ Everything here runs beside untrusted code and is trusted with nothing: the pool
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import linecache
 import os
@@ -34,6 +35,12 @@ from pyvision_rl.sandbox.output import BoundedText, CapturedStream, clean_text
 
 TIDY_AFTER_S = 0.01
 """A cell shorter than this leaves too little behind to be worth collecting."""
+
+setitimer = signal.setitimer
+set_handler = inspect.unwrap(signal.signal)
+"""As they are now, whatever a cell puts in their place; and without the search for an enum member
+that `signal.signal` makes of the last handler.
+"""
 
 
 class CellTimeout(BaseException):
@@ -161,10 +168,10 @@ class Cells:
         kind, trace = "ok", ""
         try:
             try:
-                signal.setitimer(signal.ITIMER_REAL, self._limits.timeout_s)
+                setitimer(signal.ITIMER_REAL, self._limits.timeout_s)
                 self._execute(code)
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                setitimer(signal.ITIMER_REAL, 0)
                 sys.settrace(None)
         except CellTimeout as error:
             late = f"TimeoutError: the cell ran longer than {self._limits.timeout_s:g} s"
@@ -181,7 +188,7 @@ class Cells:
         self._num_cells += 1
         self._text.clear()
         self._figures.begin()
-        signal.signal(signal.SIGALRM, on_alarm)
+        set_handler(signal.SIGALRM, on_alarm)
         sys.stdout = CapturedStream(self._text, 1)
         sys.stderr = CapturedStream(self._text, 2)
         sys.stdin = io.StringIO()
