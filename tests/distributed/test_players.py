@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,20 +104,23 @@ def play(config, tasks, code, folder, meanwhile=None):
     return asyncio.run(run())
 
 
-def players() -> list[psutil.Process]:
-    """The player processes of this test's own cluster."""
-    mine = psutil.Process().children(recursive=True)
-    return [process for process in mine if "ray::Player" in " ".join(process.cmdline())]
+def has_cell(process: psutil.Process) -> bool:
+    """Whether this is a player with a fork server, its keeper and a cell below it."""
+    try:
+        is_player = "ray::Player" in " ".join(process.cmdline())
+        return is_player and len(process.children(recursive=True)) >= 3
+    except psutil.Error:
+        return False
 
 
 def wait_for_cells() -> list[psutil.Process]:
-    """The players, once each runs a sandbox with a cell in it."""
-    for _ in range(600):
-        found = players()
-        if len(found) == 2 and all(len(p.children(recursive=True)) >= 3 for p in found):
+    """Both players of this test's own cluster, once each runs a cell."""
+    for _ in range(1200):
+        found = [p for p in psutil.Process().children(recursive=True) if has_cell(p)]
+        if len(found) == 2:
             return found
-        asyncio.run(asyncio.sleep(0.1))
-    raise AssertionError(f"no cells in {players()}")
+        time.sleep(0.1)
+    raise AssertionError("no cells within two minutes")
 
 
 def test_groups_are_played_with_the_sandboxes_of_all_players(ray, config, task, tmp_path):
