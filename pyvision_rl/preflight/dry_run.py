@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyvision_rl.data.validate import validate_file
 from pyvision_rl.model.memory import MemoryEstimate
-from pyvision_rl.preflight.machine import GB, available_memory, available_ram, free_disk
+from pyvision_rl.preflight.machine import GB, MB, available_memory, available_ram, free_disk
 from pyvision_rl.preflight.plan import (
     StageConfig,
     changes_to_fit,
@@ -54,11 +54,9 @@ def check_memory(config: StageConfig, memory_gb: float) -> tuple[list[str], bool
 
 
 def _parts(parts: MemoryEstimate) -> list[str]:
-    lines = [f"  {name:<18}{size / GB:8.2f} GB" for name, size in parts.held.items()]
-    lines += [
-        f"  {name:<18}{size / GB:8.2f} GB, for a while" for name, size in parts.transient.items()
-    ]
-    return [*lines, f"  {'at the peak':<18}{parts.total / GB:8.2f} GB"]
+    lines = [f"  {name:<18}{_bytes(size)}" for name, size in parts.held.items()]
+    lines += [f"  {name:<18}{_bytes(size)}, for a while" for name, size in parts.transient.items()]
+    return [*lines, f"  {'at the peak':<18}{_bytes(parts.total)}"]
 
 
 def _memory(
@@ -87,6 +85,10 @@ def _host(config: StageConfig) -> list[str]:
         )
     free = free_disk(Path(config.out))
     return [*lines, f"disk: {free / GB:.1f} GB free at {config.out}"]
+
+
+def _bytes(size: int) -> str:
+    return f"{size / GB:8.2f} GB" if size >= GB / 10 else f"{size / MB:8.2f} MB"
 
 
 def _count(number: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-GB = 2**30
+MB, GB = 2**20, 2**30
 
 _CGROUP = Path("/sys/fs/cgroup")
 
