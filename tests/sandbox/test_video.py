@@ -194,6 +194,23 @@ def test_a_truncated_file_gives_what_it_has(tmp_path: Path) -> None:
     assert numbers([reader[0], reader[15]]) == [0, 15]
 
 
+def test_a_truncated_file_with_its_index_in_front(clip: Path, tmp_path: Path) -> None:
+    front, cut = tmp_path / "front.mp4", tmp_path / "cut.mp4"
+    options = {"movflags": "faststart"}
+    with av.open(str(clip)) as source, av.open(str(front), "w", options=options) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    cut.write_bytes(front.read_bytes()[: front.stat().st_size * 7 // 10])
+    reader = VideoReader(cut)
+    assert numbers([reader[0], reader[30]]) == [0, 30]
+    with pytest.raises(VideoError, match="frame 99 cannot be decoded: "):
+        reader[99]
+    assert numbers([reader[20]]) == [20]
+
+
 def test_in_the_sandbox_it_is_video_clue_k_and_decord(sandbox: Sandbox, clip: Path) -> None:
     runtime = sandbox.runtime(videos=[clip, clip])
     code = """
