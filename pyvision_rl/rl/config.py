@@ -49,7 +49,9 @@ class RLConfig:
     """Oversampling, filters and ranking."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     """Optimizer and loss."""
-    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    checkpoints: CheckpointConfig = field(
+        default_factory=lambda: CheckpointConfig(best_metric="reward/accuracy")
+    )
     """Which checkpoints stay."""
     track: Track = "none"
     """Service that gets the metrics too."""
