@@ -38,7 +38,8 @@ from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.prompts import load_template
 from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.rollout.server_agent import open_any_agent
-from pyvision_rl.runs import PROMPT, VIDEO_PROMPT, RunFolder
+from pyvision_rl.rollout.setup import load_setup
+from pyvision_rl.runs import PROMPT, SETUP, VIDEO_PROMPT, RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
 
 TEST_TOOL_CALLS = 30
@@ -182,6 +183,7 @@ async def run_benchmark(
         if left:
             run.keep_text(PROMPT, load_template(config.agent.rollout.prompt))
             run.keep_text(VIDEO_PROMPT, load_template(config.agent.rollout.video.template))
+            run.keep_text(SETUP, load_setup(config.agent.rollout.setup))
         if left and agent is not None:
             await _play(config, benchmark, replace_rollout(agent, config), left, store, progress)
         elif left:
