@@ -94,7 +94,7 @@ def test_a_video_is_taken_and_its_frames_are_marked(browser, page, script, tmp_p
     tab.upload("#files", tmp_path / "clip.mp4")
     tab.wait_for(".preview video")
     assert tab.text(".preview figcaption") == "video_clue_0 clip.mp4"
-    tab.click("#question")
+    tab.js("document.getElementById('question').focus()")
     tab.type("What is there?")
     tab.press("Enter")
     tab.wait("document.querySelector('.ending .pill')?.textContent === 'answer: tags'")
