@@ -218,7 +218,9 @@ class _Loop:
             for index, task in enumerate(tasks)
         )
         groups = [group for group in played if group is not None]
-        if not self.gate_passed and (warning := gate_warning(groups)):
+        rollout = self.config.agent.rollout
+        with_tool = [group for group in groups if rollout.tool_calls_for(group.task)]
+        if not self.gate_passed and (warning := gate_warning(with_tool)):
             logger.warning(warning)
             self.monitor.warnings.append(Warned(place[0], "gate", warning))
         self.gate_passed = True

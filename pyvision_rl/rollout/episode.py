@@ -86,6 +86,11 @@ class RolloutConfig:
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"rollout.top_p: {self.top_p}, must be above 0 and at most 1")
 
+    def tool_calls_for(self, task: Task) -> int:
+        """Programs that may run in an episode of this task: none in a uniform context."""
+        has_tool = not task.videos or self.video.context != "uniform"
+        return self.max_tool_calls if has_tool else 0
+
 
 @dataclass(frozen=True)
 class Agent:
@@ -137,11 +142,12 @@ def open_task(agent: Agent, task: Task) -> Opening:
     if videos and config.video.context == "uniform":
         fitted = [fit_image(frame, codec.pixels) for frame in frames]
         given = images if config.images_in_context else ()
-        return Opening(task, images, codec.prompt(text, given, unnamed=fitted), 0)
+        prompt = codec.prompt(text, given, unnamed=fitted)
+        return Opening(task, images, prompt, config.tool_calls_for(task))
     named = (*images, *frames)
     first = 0 if config.images_in_context else len(images)
     prompt = codec.prompt(text, named[first:], first)
-    return Opening(task, named, prompt, config.max_tool_calls)
+    return Opening(task, named, prompt, config.tool_calls_for(task))
 
 
 OnTurn = Callable[[Turn], None]

@@ -236,6 +236,18 @@ def test_image_tasks_are_what_they_are_in_every_context(stage, image_file):
     assert plays[0].num_tool_calls == 1
 
 
+def test_who_has_a_tool(clip, image_file):
+    image, video = Task("i", "Q?", "", (image_file,)), Task("v", "Q?", "", (image_file,), (clip,))
+    calls = {
+        context: [
+            RolloutConfig(max_tool_calls=3, video=VideoConfig(context)).tool_calls_for(task)
+            for task in (image, video)
+        ]
+        for context in ("on_demand", "uniform", "hybrid")
+    }
+    assert calls == {"on_demand": [3, 3], "uniform": [3, 0], "hybrid": [3, 3]}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
