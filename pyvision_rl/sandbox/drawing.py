@@ -9,7 +9,6 @@ import gc
 import io
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
@@ -39,8 +38,11 @@ def fonts_kept() -> Iterator[None]:
     def find(*fonts: Any, **options: Any) -> FT2Font:
         key = (fonts, frozenset(options.items()))
         if keeping and key not in kept:
-            with mock.patch("io.open", FontFile):  # FT2Font opens its files by this name
+            opened, vars(io)["open"] = io.open, FontFile  # FT2Font opens its files by this name
+            try:
                 kept[key] = theirs.__wrapped__(*fonts, **options)
+            finally:
+                vars(io)["open"] = opened
         return kept[key] if key in kept else theirs(*fonts, **options)
 
     font_manager._get_font = find  # pyrefly: ignore[missing-attribute]

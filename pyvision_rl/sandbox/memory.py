@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pyvision_rl.sandbox.confine.libc import LIBC, call_libc
 
-PAGE = 1 << 21
+HUGE_PAGE = 1 << 21
 MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 RESERVE = 16 << 20
@@ -42,9 +42,9 @@ def private_memory() -> Iterator[tuple[int, int]]:
         addresses, rights, _, _, inode, *name = line.split()
         if rights == "rw-p" and inode == "0" and name in ([], ["[heap]"]):
             first, end = (int(address, 16) for address in addresses.split("-"))
-            start = -(-first // PAGE) * PAGE
-            if end - start >= PAGE:
-                yield start, (end - start) // PAGE * PAGE
+            start = -(-first // HUGE_PAGE) * HUGE_PAGE
+            if end - start >= HUGE_PAGE:
+                yield start, (end - start) // HUGE_PAGE * HUGE_PAGE
 
 
 def tidy() -> None:
@@ -61,11 +61,11 @@ def reserve() -> None:
     """
     LIBC.malloc.restype = ctypes.c_size_t
     block = LIBC.malloc(ctypes.c_size_t(RESERVE))
-    start = -(-(block + SMALL) // PAGE) * PAGE
+    start = -(-(block + SMALL) // HUGE_PAGE) * HUGE_PAGE
     if block:
         LIBC.madvise(
             ctypes.c_size_t(start),
-            ctypes.c_size_t((block + RESERVE - start) // PAGE * PAGE),
+            ctypes.c_size_t((block + RESERVE - start) // HUGE_PAGE * HUGE_PAGE),
             MADV_HUGEPAGE,
         )
     LIBC.free(ctypes.c_size_t(block))
