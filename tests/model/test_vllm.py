@@ -107,7 +107,7 @@ def policy() -> Policy:
 
 def config_of(address: str) -> ServerConfig:
     return ServerConfig(
-        f"{address}/v1", api="vllm", tokenizer="tiny", pixels=PIXELS, timeout_s=120, max_retries=1
+        f"{address}/v1", api="vllm", tokenizer="tiny", pixels=PIXELS, timeout_s=600, max_retries=1
     )
 
 
