@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +34,8 @@ VIDEO_PROMPT = "video_prompt.txt"
 SETUP = "setup.py"
 CHECKPOINTS = "checkpoints"
 LOCK = "run.lock"
+LOCK_TRIES = 20
+LOCK_WAIT_S = 0.02
 _EVENTS = "tensorboard"
 _PROMPTS = (PROMPT, VIDEO_PROMPT, SETUP)
 _OWN = (METRICS, SUMMARY, WARNINGS, CURVES, *_PROMPTS, CHECKPOINTS, _EVENTS, *KINDS)
@@ -189,7 +193,7 @@ def _lock(path: Path) -> int:
     with writing(path / LOCK):
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_exclusively(lock)
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
     except BlockingIOError as error:
@@ -200,6 +204,15 @@ def _lock(path: Path) -> int:
         os.close(lock)
         raise InputError(f"{path}: cannot be locked: {error.strerror}") from error
     return lock
+
+
+def _lock_exclusively(lock: int) -> None:
+    """Raises BlockingIOError where another writer has it; readers look for moments only."""
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(LOCK_WAIT_S)
+    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _check(path: Path, config_yaml: str, resume: bool, may_change: Collection[str]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -193,3 +195,11 @@ def test_a_text_that_the_run_depends_on_is_kept_and_must_not_change(tmp_path):
         with pytest.raises(InputError, match=r"prompt\.txt: the run was begun with this text"):
             run.keep_text("prompt.txt", "What? {query}")
     assert (tmp_path / "run" / "prompt.txt").read_text() == "Which? {query}"
+
+
+def test_who_only_looks_whether_a_run_goes_on_keeps_no_writer_out(tmp_path):
+    RunFolder.create(tmp_path, CONFIG).close()
+    with (tmp_path / "run.lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.1, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        RunFolder.create(tmp_path, CONFIG, resume=True).close()
