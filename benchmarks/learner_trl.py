@@ -27,7 +27,7 @@ from pyvision_rl.rl.samples import make_sample
 from pyvision_rl.runs.records import read_groups
 
 UPDATES = 4
-SIZES = (4, 8, 16)
+SIZES = (2, 4, 8)
 HAS_TRL = all(importlib.util.find_spec(name) for name in ("trl", "datasets"))
 
 

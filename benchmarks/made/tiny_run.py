@@ -24,14 +24,15 @@ TRACE_SEED = 1
 def tiny_rl(folder: Path, policy: str | None, num_steps: int, *overrides: str) -> RLConfig:
     """The tiny recipe on fresh items, from `policy`, or from a cold start made here."""
     data = folder / "data"
-    write_needle(data, NeedleConfig(num_train=256, num_test=0))
-    arguments = ["--policy.model", policy or _cold_start(folder), "--data", str(data / TRAIN_FILE)]
+    write_needle(data, NeedleConfig(num_train=512, num_test=0))
+    arguments = ["--policy.model", policy or cold_start(folder), "--data", str(data / TRAIN_FILE)]
     arguments += ["--out", str(folder / "rl"), "--num_steps", str(num_steps), *overrides]
     with resources.as_file(SHIPPED / "rl" / "image_tiny.yaml") as path:
         return parse_config("rl", RLConfig, ["--config", str(path), *arguments])
 
 
-def _cold_start(folder: Path) -> str:
+def cold_start(folder: Path) -> str:
+    """The shipped base after the recipe's cold start on fresh traces."""
     with resources.as_file(SHIPPED / "sft" / "image_tiny.yaml") as path:
         arguments = ["--config", str(path), "--out", str(folder / "sft")]
         arguments += ["--data", str(folder / "traces" / "traces.json")]
