@@ -169,6 +169,7 @@ class ForkServer:
         if late.VIDEO not in sys.modules:
             importlib.import_module(late.VIDEO)
             settle()
+            self._confinement.bound_memory()
 
     def _fork(self, runtime: int, descriptors: list[int]) -> None:
         slot = self._confinement.take_slot()

@@ -44,12 +44,14 @@ class Confinement:
         self.missing: list[str] = []
         self._private_root = private_root
         self._landlock = 0
+        self._address_space = setup.memory_mb << 20
         self._filter: bytes | None = None
         self._first_uid: int | None = None
         if setup.isolation != "none":
             self._find_layers()
             self._refuse_if_too_weak()
             call_libc("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+        self.bound_memory()
         readable = paths.readable_paths()
         if private_root:
             namespaces.enter_private_root(self._folder, readable)
@@ -59,8 +61,6 @@ class Confinement:
             if path.exists() and self._landlock
         ]
         set_environment()
-        base = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
-        self._address_space = base + (setup.memory_mb << 20)
 
     def _find_layers(self) -> None:
         without = self._setup.without
@@ -96,6 +96,12 @@ class Confinement:
                 + ". Use a newer kernel or a less restricted container, "
                 "or isolation best_effort if the model code can be trusted."
             )
+
+    def bound_memory(self) -> None:
+        """Let a runtime add `memory_mb` to the addresses that this process uses now."""
+        with contextlib.suppress(FileNotFoundError):  # no /proc in the private root: as before
+            num_pages = int(Path("/proc/self/statm").read_text().split()[0])
+            self._address_space = num_pages * resource.getpagesize() + (self._setup.memory_mb << 20)
 
     @property
     def counts_scratch(self) -> bool:
