@@ -59,7 +59,7 @@ class Account:
         self.parts.watch(train, "make_samples", "selection")
         self.parts.watch(train, "rollout_metrics", "selection")
         self.parts.watch(RunFolder, "write_groups", "record")
-        self._count(Decoder, "advance", "decoding", lambda decoder: len(decoder.rows))
+        self._count(Decoder, "advance", "decoding", _num_rows)
         self._count(Decoder, "_prefill", "prefill", _num_new)
         self._count(Policy, "_branches", "update", _num_packed)
 
@@ -72,12 +72,16 @@ class Account:
 
         setattr(owner, name, counted)
 
-    def seconds(self) -> Counter[str]:
+    def seconds(self) -> dict[str, float]:
         """All that was spent so far."""
-        spent = Counter(self.parts.seconds)
-        spent["the rest"] = time.process_time() - spent.total()
+        spent = {part: self.parts.seconds[part] for part in PARTS}
+        spent["the rest"] = time.process_time() - sum(spent.values())
         spent["cells"] = children_cpu_s()
         return spent
+
+
+def _num_rows(decoder: Decoder) -> int:
+    return len(decoder.rows)
 
 
 def _num_new(_: Decoder, __: int, rows: Sequence[Row]) -> int:
@@ -101,10 +105,10 @@ def second_per_token(config: RLConfig) -> float:
     return min(times) / (2048 * 512 * 512) * weights
 
 
-def profile(config: RLConfig) -> tuple[Counter[str], Counter[str], int]:
+def profile(config: RLConfig) -> tuple[dict[str, float], Counter[str], int]:
     """CPU seconds, and tokens, by part, of the steps after the first; and how many these are."""
     account = Account()
-    seen: list[tuple[Counter[str], Counter[str]]] = []
+    seen: list[tuple[dict[str, float], Counter[str]]] = []
 
     def on_step(step: int, _: Mapping[str, float]) -> None:
         seen.append((account.seconds(), account.tokens.copy()))
@@ -112,8 +116,8 @@ def profile(config: RLConfig) -> tuple[Counter[str], Counter[str], int]:
 
     asyncio.run(train.train(config, on_step))
     (first_s, first_tokens), (last_s, last_tokens) = seen[0], seen[-1]
-    last_s.subtract(first_s)
-    return last_s, last_tokens - first_tokens, len(seen) - 1
+    spent = {part: last_s[part] - first_s[part] for part in PARTS}
+    return spent, last_tokens - first_tokens, len(seen) - 1
 
 
 def main() -> None:
@@ -126,7 +130,7 @@ def main() -> None:
         config = tiny_rl(Path(folder), options.policy, options.steps)
         seconds, tokens, steps = profile(config)
         product_s = second_per_token(config)
-    whole = seconds.total()
+    whole = sum(seconds.values())
     tokens["update"] *= FORWARD_AND_BACKWARD
     print(f"{'part':<12}{'CPU s a step':>14}{'share':>8}{'limit s':>9}")
     for part, what in PARTS.items():

@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 
 import psutil
@@ -18,7 +18,7 @@ class Parts:
     """
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._inner = threading.local()
 
     def watch(self, owner: type | object, name: str, part: str) -> None:
