@@ -29,7 +29,7 @@ class Workload:
     """What a stage does with the model at once; 0 tokens: it does not train, or not sample."""
 
     train_tokens: int = 0
-    """Padded tokens in one forward and backward pass."""
+    """Tokens in one forward and backward pass, what conversations have in common once."""
     kv_tokens: int = 0
     """Tokens whose keys and values the engine holds."""
     optimizer: Optimizer = "adamw"
