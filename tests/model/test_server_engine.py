@@ -240,7 +240,7 @@ def test_the_token_engine_sends_and_keeps_ids(codec):
         config = config_of(url, model="m")
         banned = (codec.image_pad_id, 300)
         (done,) = complete(
-            config, codec, [context], engine=lambda *parts: VLLMEngine(*parts, banned)
+            config, codec, [context], engine=lambda client, codec: VLLMEngine(client, codec, banned)
         )
     assert done.token_ids == sampled
     assert done.text == "find the red tag"

@@ -29,7 +29,7 @@ class Server:
     url: str = ""
     reply: Callable[[int], Reply] = lambda _: verdict("1")
     delay_s: float = 0.0
-    bodies: list[dict[str, object]] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     in_flight: int = 0
     max_in_flight: int = 0
