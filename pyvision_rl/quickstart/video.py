@@ -52,10 +52,12 @@ class VideoQuickstartConfig(StagesConfig):
 
 async def run_video_quickstart(config: VideoQuickstartConfig) -> Path:
     """Run all stages on videos; returns the run folder."""
-    return await run_stages(config, _VideoTask(config))
+    return await run_stages(config, VideoTask(config))
 
 
-class _VideoTask:
+class VideoTask:
+    """Needle-video clips as the stages want them."""
+
     train_file = TRAIN_FILE
     test_file = TEST_FILE
 
@@ -63,9 +65,11 @@ class _VideoTask:
         self.config = config
 
     def write_data(self, folder: Path) -> None:
+        """Make the clips of RL and evaluation."""
         write_needle_video(folder, replace(self.config.needle_video, seed=self.config.seed))
 
     async def write_traces(self, folder: Path, codec: ChatCodec, pool: SandboxPool) -> Path:
+        """Play the traces of the cold start on clips of their own."""
         config = self.config
         clips = replace(
             config.needle_video,
@@ -86,6 +90,7 @@ class _VideoTask:
         )
 
     def oracle_texts(self, data: Path, tasks: Sequence[Task]) -> dict[str, list[str]]:
+        """Sheets until the tag is found, then its frame."""
         events = load_events(data)
         return {task.id: oracle_clip_turns(events[task.videos[0].name]) for task in tasks}
 

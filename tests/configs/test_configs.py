@@ -7,7 +7,7 @@ import pytest
 import pyvision_rl.configs
 from pyvision_rl.cli.parse import parse_config
 from pyvision_rl.model.images import PixelLimits
-from pyvision_rl.quickstart import QuickstartConfig
+from pyvision_rl.quickstart import QuickstartConfig, VideoQuickstartConfig
 from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.sft.stage import SFTConfig
 
@@ -46,6 +46,15 @@ def test_what_the_paper_trains_with(name):
 def test_quickstart_and_the_files_that_it_names():
     config = parse_config("quickstart", QuickstartConfig, [f"--config={FOLDER}/quickstart.yaml"])
     assert config.rl == rl_config(TINY)
+
+
+def test_the_quickstart_on_videos_and_the_files_that_it_names():
+    file = FOLDER / "quickstart_video.yaml"
+    config = parse_config("quickstart video", VideoQuickstartConfig, [f"--config={file}"])
+    assert config.rl == rl_config(FOLDER / "rl" / "video_tiny.yaml")
+    # Traces, training and evaluation put the task in the same words, with no frame.
+    assert config.rl.agent.rollout.video == config.eval.agent.rollout.video
+    assert config.rl.agent.rollout.video.context == "on_demand"
 
 
 def test_the_papers_code_goes_over_another_file():
