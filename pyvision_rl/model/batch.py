@@ -38,10 +38,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side, or packed into one row; `images` in the order of the samples.
-
-    `attention_mask_BT` is 0 on padding, elsewhere the number of the sample in its row, from 1.
-    """
+    """Samples side by side; `images` in the order of the rows."""
 
     token_ids_BT: Tensor
     attention_mask_BT: Tensor

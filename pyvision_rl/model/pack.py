@@ -65,15 +65,14 @@ class Pack:
             tree,
         )
 
-    def targets(self, loss_mask: Tensor, lengths: Sequence[Sequence[int]]) -> Targets:
-        """Where `loss_mask` [B, T] is not 0. `lengths` [B]: of the pack's rows that stand in each
-        row of the mask; their first tokens are never targets.
+    def targets(self, loss_mask: Tensor, lengths: Sequence[int]) -> Targets:
+        """Where `loss_mask` [B, T] is not 0. `lengths` [B]: of the rows without their padding;
+        their first tokens are never targets.
         """
         rows, columns = (places.numpy() for places in loss_mask.cpu().nonzero(as_tuple=True))
         paths = np.zeros(loss_mask.shape, np.int64)
-        left = iter(self.tree.paths)
-        for row, sizes in enumerate(lengths):
-            paths[row, : sum(sizes)] = np.concatenate([next(left) for _ in sizes])
+        for row, (length, path) in enumerate(zip(lengths, self.tree.paths, strict=True)):
+            paths[row, :length] = path
         nodes, first, which = np.unique(
             paths[rows, columns], return_index=True, return_inverse=True
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import tempfile
@@ -46,7 +45,6 @@ from pyvision_rl.model.lora import (
     write_adapters,
 )
 from pyvision_rl.model.pack import Pack, Row
-from pyvision_rl.model.packing import conversation_lengths
 from pyvision_rl.model.tree_attention import TREE_ATTENTION, Branches
 
 BANNED_LOGIT = -1e30
@@ -202,15 +200,14 @@ class Policy:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-prob of each token given what stands before it, and the entropy there: [B, T] each.
 
-        Rows are padded on the right, where `attention_mask` is 0. A row may hold several
-        conversations, which the mask then numbers from 1: none sees another. `images` are those of
-        all rows, in row order. What conversations have in common at their beginning, tokens and
+        Rows are padded on the right, where `attention_mask` is 0; none sees another. `images` are
+        those of all rows, in row order. What rows have in common at their beginning, tokens and
         images, is computed once for all, and padding not at all. Both results are 0 where
         `loss_mask` is, and logits are computed only where it is not. The entropy is detached.
         Temperature 0 counts as 1, as in sampling.
         """
         self._check_targets(token_ids, loss_mask)
-        lengths = conversation_lengths(attention_mask)
+        lengths = attention_mask.sum(-1).tolist()
         pack = Pack.of(self._rows(token_ids, lengths, images), self.codec.image_pad_id)
         with self._checkpointed():
             features = self.image_features(pack.images)
@@ -284,13 +281,10 @@ class Policy:
             )
 
     def _rows(
-        self, token_ids: torch.Tensor, lengths: Sequence[Sequence[int]], images: Sequence[Image]
+        self, token_ids: torch.Tensor, lengths: Sequence[int], images: Sequence[Image]
     ) -> list[Row]:
         """Conversations without padding; hands each its images."""
-        parts: list[list[int]] = []
-        for ids, sizes in zip(token_ids.tolist(), lengths, strict=True):
-            ends = list(itertools.accumulate(sizes, initial=0))
-            parts += [ids[start:end] for start, end in itertools.pairwise(ends)]
+        parts = [ids[:length] for ids, length in zip(token_ids.tolist(), lengths, strict=True)]
         rows: list[Row] = []
         left = list(images)
         for ids in parts[:-1]:

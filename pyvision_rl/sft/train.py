@@ -10,9 +10,8 @@ from typing import Literal
 import torch
 
 from pyvision_rl.errors import ConfigError
-from pyvision_rl.model.batch import Batch, Sample, collate, split_by_tokens
+from pyvision_rl.model.batch import Sample, collate, split_by_tokens
 from pyvision_rl.model.masters import Masters
-from pyvision_rl.model.packing import collate_packed, pack
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.sft.data import epoch_batches
 
@@ -38,10 +37,8 @@ class SFTTrainConfig:
     grad_clip: float = 1.0
     """Largest norm of the gradient."""
     micro_batch_tokens: int = 32768
-    """Padded tokens in one forward pass; the loss does not depend on it."""
-    packing: bool = False
-    """Put several traces into one row instead of padding them to one length; a trace sees no
-    other, and the loss is the same."""
+    """Tokens in one forward pass, into which traces are packed without padding; the loss does not
+    depend on it."""
 
     def __post_init__(self) -> None:
         if self.num_epochs <= 0 or self.batch_size < 1 or self.micro_batch_tokens < 1:
@@ -98,17 +95,6 @@ def _batches(
         epoch += 1
 
 
-def _micro_batches(
-    policy: Policy, rows: Sequence[Sample], config: SFTTrainConfig
-) -> Iterator[Batch]:
-    if config.packing:
-        for part in pack(rows, config.micro_batch_tokens):
-            yield collate_packed(part, policy.device)
-    else:
-        for part in split_by_tokens(rows, config.micro_batch_tokens, policy.codec.image_pad_id):
-            yield collate(part, policy.pad_id, policy.device)
-
-
 def _update(
     policy: Policy,
     masters: Masters,
@@ -119,7 +105,8 @@ def _update(
     num_tokens = sum(sample.num_loss_tokens for sample in rows)
     policy.model.zero_grad(set_to_none=True)
     loss = 0.0
-    for batch in _micro_batches(policy, rows, config):
+    for part in split_by_tokens(rows, config.micro_batch_tokens, policy.codec.image_pad_id):
+        batch = collate(part, policy.pad_id, policy.device)
         logprobs_BT, _ = policy.token_logprobs(
             batch.token_ids_BT,
             batch.attention_mask_BT,

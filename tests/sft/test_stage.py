@@ -53,15 +53,16 @@ def train(config) -> tuple[dict, list]:
     return load_file(checkpoint / "model.safetensors"), RunReader(checkpoint.parents[1]).metrics()
 
 
-def test_packed_traces_teach_the_same(tmp_path):
-    config = config_of(tmp_path, tmp_path / "padded")
+def test_traces_that_are_packed_together_teach_the_same_as_one_by_one(tmp_path):
+    config = config_of(tmp_path, tmp_path / "alone")
+    alone = replace(config, train=replace(config.train, micro_batch_tokens=1))
     packed = replace(
-        config, out=str(tmp_path / "packed"), train=replace(config.train, packing=True)
+        config, out=str(tmp_path / "packed"), train=replace(config.train, micro_batch_tokens=8192)
     )
-    _, beside = train(config)
+    _, one_by_one = train(alone)
     _, together = train(packed)
-    assert [row.step for row in beside] == [1, 2, 3, 4]
-    for one, other in zip(beside, together, strict=True):
+    assert [row.step for row in one_by_one] == [1, 2, 3, 4]
+    for one, other in zip(one_by_one, together, strict=True):
         assert one.values["loss/num_tokens"] == other.values["loss/num_tokens"]
         assert one.values["loss/sft"] == pytest.approx(other.values["loss/sft"], abs=1e-4)
         assert one.values["learner/grad_norm"] == pytest.approx(
