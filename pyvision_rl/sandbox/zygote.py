@@ -9,6 +9,7 @@ import importlib
 import os
 import resource
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -51,16 +52,21 @@ def main() -> None:
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent(signal.SIGTERM)
-    if os.getppid() != parent:
-        return
     pool = socket.socket(fileno=descriptor)
-    setup = control.TO_SERVER.decode(pool.recv(control.MAX_PACKET))
-    if isinstance(setup, control.Setup):
-        folder = Path(setup.folder)
-        wanted = setup.isolation != "none" and "namespaces" not in setup.without
-        private = wanted and namespaces_work(folder)
-        keep(folder, private, lambda: serve(pool, setup, private))
+    packet = pool.recv(control.MAX_PACKET)
+    setup = control.TO_SERVER.decode(packet) if packet else None
+    if not isinstance(setup, control.Setup):
+        return
+    keeper, folder = os.getpid(), Path(setup.folder)
+    try:
+        die_with_parent(signal.SIGTERM)
+        if os.getppid() == parent:
+            wanted = setup.isolation != "none" and "namespaces" not in setup.without
+            private = wanted and namespaces_work(folder)
+            keep(folder, private, lambda: serve(pool, setup, private))
+    finally:
+        if os.getpid() == keeper:  # the pool may have ended before anything was kept
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def serve(pool: socket.socket, setup: control.Setup, private: bool) -> None:

@@ -80,6 +80,25 @@ def test_when_the_parent_is_killed_everything_goes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("delay_s", [0.5, 1.0])
+def test_a_parent_killed_while_its_server_starts_leaves_nothing(
+    tmp_path: Path, delay_s: float
+) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], env=environment, stdout=subprocess.DEVNULL
+    )
+    while not list(tmp_path.iterdir()) and parent.poll() is None:
+        time.sleep(0.002)
+    time.sleep(delay_s)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30  # the server may still be importing
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_fork_server_is_replaced_and_its_trajectories_are_lost() -> None:
     async def scenario() -> None:
         before = pids()
