@@ -14,6 +14,9 @@ SAMPLED = SamplingParams(max_tokens=12, stop=())
 class EngineContract:
     """Tests of the `Engine` protocol, for an engine over any model."""
 
+    hottest = 5.0
+    """The highest temperature that the engine takes."""
+
     def open_engine(self):
         """A fresh engine as an async context manager."""
         raise NotImplementedError
@@ -87,7 +90,7 @@ class EngineContract:
         assert continued.token_ids == afresh.token_ids
 
     def test_vision_tokens_are_never_written(self):
-        params = SamplingParams(max_tokens=64, temperature=5.0, stop=())
+        params = SamplingParams(max_tokens=64, temperature=self.hottest, stop=())
         special = {self.codec.tokenizer.convert_tokens_to_ids(t) for t in self.banned_tokens()}
         for done in self.run(*((self.context(picture(1)), params, seed) for seed in range(8))):
             assert not special & set(done.token_ids)

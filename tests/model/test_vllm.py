@@ -4,7 +4,9 @@
 """
 
 import asyncio
+import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -53,13 +55,26 @@ pytestmark = pytest.mark.skipif(not PYTHON, reason="no vLLM here: make test-vllm
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped base, but for the base of its vision positions: vLLM has 10,000 built in, that of
+    every released Qwen2.5-VL, and reads none.
+    """
+    folder = tmp_path_factory.mktemp("model") / "base"
+    shutil.copytree(TINY_BASE, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["rope_parameters"]["rope_theta"] = 10_000.0
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that runs as long as this file's tests do."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        *(PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(TINY_BASE)),
+        *(PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base)),
         *("--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "4"),
         *("--enforce-eager", "--limit-mm-per-prompt", '{"image": 8, "video": 0}'),
@@ -101,13 +116,18 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def policy() -> Policy:
-    return Policy.load(PolicyConfig("tiny", PIXELS))
+def policy(base: Path) -> Policy:
+    return Policy.load(PolicyConfig(str(base), PIXELS))
 
 
-def config_of(address: str) -> ServerConfig:
+def config_of(address: str, policy: Policy) -> ServerConfig:
     return ServerConfig(
-        f"{address}/v1", api="vllm", tokenizer="tiny", pixels=PIXELS, timeout_s=600, max_retries=1
+        f"{address}/v1",
+        api="vllm",
+        tokenizer=policy.config.model,
+        pixels=PIXELS,
+        timeout_s=600,
+        max_retries=1,
     )
 
 
@@ -132,6 +152,8 @@ def as_trajectory(context) -> Trajectory:
 
 
 class TestVLLMEngine(EngineContract):
+    hottest = 2.0
+
     @pytest.fixture(autouse=True)
     def _server(self, address: str, policy: Policy) -> None:
         self.address, self.policy = address, policy
@@ -144,7 +166,7 @@ class TestVLLMEngine(EngineContract):
     async def open_engine(self):
         banned = never_written(self.codec, self.policy.vocabulary_size)
         assert banned == self.policy.banned_ids
-        async with ServerClient(config_of(self.address)) as client:
+        async with ServerClient(config_of(self.address, self.policy)) as client:
             yield VLLMEngine(client, self.codec, banned)
 
     @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
@@ -186,7 +208,7 @@ def test_greedy_chat_is_what_our_own_engine_writes(address, policy):
     async def both():
         codec = policy.codec
         prompt = codec.prompt("Which digit is on the red tag?", [picture(1, 168, 168)])
-        async with ServerClient(replace(config_of(address), api="chat")) as client:
+        async with ServerClient(replace(config_of(address, policy), api="chat")) as client:
             served = await play(ServerEngine(client, codec), codec, 4, params=GREEDY)
         async with HFEngine(policy, EngineConfig()) as engine:
             return prompt, served, await play(engine, codec, 4, params=GREEDY)
@@ -209,7 +231,7 @@ def test_a_group_of_episodes_by_token_ids(address, policy, tmp_path):
     )
 
     async def main():
-        async with open_server_agent(config_of(address), config) as agent:
+        async with open_server_agent(config_of(address, policy), config) as agent:
             return await run_group(agent, task, 4, seed=0)
 
     for trajectory in asyncio.run(main()):
