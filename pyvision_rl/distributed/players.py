@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +28,8 @@ from pyvision_rl.rollout.group import run_group
 from pyvision_rl.sandbox import SandboxPool
 from pyvision_rl.types import Task, Trajectory
 
-logger = logging.getLogger(__name__)
-
-TRIES = 2
-"""How often a group is played whose player dies."""
+MAX_DEATHS = 2
+"""How often the player of a group may die; Ray starts it anew and hands it the group again."""
 
 
 class Player:
@@ -84,6 +81,7 @@ async def open_players(
         .options(
             num_cpus=0,
             max_restarts=-1,
+            max_task_retries=MAX_DEATHS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True),
         )
         .remote(*held, folder)
@@ -93,26 +91,19 @@ async def open_players(
     ]
     turns = itertools.cycle(players)
     try:
-        yield lambda task, seed: play_somewhere(turns, task, seed)
+        yield lambda task, seed: play_at(next(turns), task, seed)
     finally:
         await asyncio.gather(*(player.close.remote() for player in players), return_exceptions=True)
 
 
-async def play_somewhere(
-    turns: Iterator[ActorHandle], task: Task, seed: int
-) -> tuple[Trajectory, ...]:
-    """Play at the player whose turn it is and, where it dies, again at the next one.
-
-    What an episode raises is raised as it was there.
-    """
-    for _ in range(TRIES):
-        try:
-            return await next(turns).play.remote(task, seed)
-        except RayActorError as error:
-            logger.warning("task %s: its player died: %s", task.id, str(error).splitlines()[0])
-        except RayTaskError as error:
-            raise error.cause from None
-    raise PyVisionError(f"task {task.id}: {TRIES} players died while they played it")
+async def play_at(player: ActorHandle, task: Task, seed: int) -> tuple[Trajectory, ...]:
+    """Play at one player. What an episode raises is raised as it was there."""
+    try:
+        return await player.play.remote(task, seed)
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayActorError as error:
+        raise PyVisionError(f"task {task.id}: its player died {MAX_DEATHS + 1} times") from error
 
 
 def go_to(folder: Path) -> None:
