@@ -70,14 +70,11 @@ test: $(STAMP)  ## everything that is not marked slow or gpu
 test-slow: $(STAMP)  ## the tests marked slow
 	$(BIN)/pytest -m "slow and not gpu"
 
-# Left out are tests of what only newer versions of transformers do: read the base of the vision
-# tower's rotary positions, which the tiny base was trained with, and keep the activations that the
-# memory estimate counts (docs/distributed.md).
+# Left out are tests of numbers that hold for newer versions of transformers only.
 test-verl: $(VERL_STAMP)  ## the core on verl's line of transformers, and runs on verl; own venv
 	$(VERL_BIN)/pytest -n 2 -m "not slow and not gpu" \
 	  --deselect tests/model/test_tiny.py::test_follows_a_letter_seen_in_a_crop \
 	  --deselect tests/model/test_memory.py::test_a_layer_keeps_what_the_formula_says \
-	  --deselect tests/rl/test_graded.py::test_rows_that_turn_bad_are_skipped_up_to_a_bound \
 	  tests/data tests/model tests/reward tests/rl tests/rollout tests/runs
 	$(VERL_BIN)/pytest -m "not gpu" tests/distributed
 

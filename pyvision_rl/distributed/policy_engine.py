@@ -23,7 +23,7 @@ from pyvision_rl.distributed.rows import IMAGES, MEDIA
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.inputs import make_patches
-from pyvision_rl.model.loading import never_written
+from pyvision_rl.model.loading import never_written, read_vision_rope
 from pyvision_rl.model.policy import BANNED_LOGIT
 
 DEVICES = ["cuda", "cpu", "npu"]
@@ -35,6 +35,7 @@ class PolicyEngine(FSDPEngineWithLMHead):
 
     def _build_module(self) -> Qwen2_5_VLForConditionalGeneration:
         module = super()._build_module()
+        read_vision_rope(module)
         codec = ChatCodec(self.model_config.tokenizer, PixelLimits())
         banned = torch.tensor(never_written(codec, module.lm_head.out_features))
 

@@ -75,7 +75,24 @@ def load_model(
         raise InputError(f"model {model}: no weights that load ({_line(error)})") from error
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"model {model}: {len(missing)} weights are missing, as {missing[0]}")
+    read_vision_rope(loaded)
     return loaded.to(device)
+
+
+def read_vision_rope(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Give the vision tower the rotary base of its configuration.
+
+    transformers before 5.11 does not read it and takes 10,000, which is Qwen2.5-VL's own; the
+    shipped base has another.
+    """
+    theta = (getattr(model.config.vision_config, "rope_parameters", None) or {}).get("rope_theta")
+    frequencies = model.model.visual.rotary_pos_emb.inv_freq
+    if theta is None or frequencies.is_meta:
+        return
+    exponents = torch.arange(len(frequencies), dtype=torch.float32) / len(frequencies)
+    wanted = (float(theta) ** -exponents).to(frequencies.device)
+    if not torch.allclose(frequencies, wanted):
+        frequencies.copy_(wanted)
 
 
 def vocabulary_size(model: str) -> int:
