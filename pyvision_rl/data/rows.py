@@ -24,7 +24,7 @@ from pyvision_rl.errors import InputError
 FORMATS = (".json", ".jsonl", ".parquet")
 PLACEHOLDER = re.compile(r"<(image|video)>")
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
-SHOWN_CHARS = 80
+SHOWN_CHARS = 200
 BATCH_BYTES = 16 * 2**20
 
 

@@ -107,11 +107,11 @@ def test_videos_are_opened_on_request(folder: Path) -> None:
     rows = [row(n, image_path=None, videos_path=name) for n, name in enumerate(names)]
     report = validate_file(write(folder, *rows), decode=True)
     assert (report.num_videos, report.num_images) == (5, 0)
-    start = f"{folder / 'tasks.json'}: row 1: '{folder / 'cut.mp4'}': "
-    assert [str(problem) for problem in report.problems[:1]] == [
-        f"{start}not a readable video (Invalid data found when processing input)"
-    ]
-    assert len(report.problems) == 1
+    (problem,) = map(str, report.problems)
+    assert problem.startswith(f"{folder / 'tasks.json'}: row 1: '/")
+    # a path is shown whole, up to 200 characters
+    words = "cut.mp4': not a readable video (Invalid data found when processing input)"
+    assert problem.endswith(words)
 
 
 def test_videos_of_traces_are_opened_too(folder: Path) -> None:
