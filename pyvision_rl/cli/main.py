@@ -28,7 +28,7 @@ class Command:
 
 
 COMMANDS = {
-    "quickstart": Command(quickstart, "[video] data, cold start, RL, evaluation in minutes, on a CPU"),
+    "quickstart": Command(quickstart, "[video] the whole pipeline in minutes, on a CPU"),
     "sft": Command(sft, "supervised fine-tuning on traces"),
     "rl": Command(rl, "reinforcement learning; goes on where the run folder stands"),
     "eval": Command(evaluate, "accuracy on a task file or a published benchmark"),
