@@ -40,10 +40,10 @@ class SharedCells:
         """A runtime; `seed`, the episode's, is not used, the group's is."""
         del seed
         async with AsyncExitStack() as stack:
-            opening = self._pool.runtime(images=images, videos=videos, seed=self._seed)
 
             async def open_own() -> ProgramRuntime:
-                return await stack.enter_async_context(opening)
+                own = self._pool.runtime(images=images, videos=videos, seed=self._seed)
+                return await stack.enter_async_context(own)
 
             yield _SharedRuntime(self._answers, open_own)
 

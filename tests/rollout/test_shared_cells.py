@@ -68,6 +68,24 @@ def test_equal_cells_run_once():
     assert counted.num_runtimes == 1
 
 
+def test_who_needs_no_process_asks_the_pool_for_none():
+    """A pool keeps every runtime that it hands out, with its images, until it is closed."""
+    asked = []
+
+    async def main():
+        async with SandboxPool(SandboxConfig()) as pool:
+
+            class Asked:
+                def runtime(self, **media):
+                    asked.append(media["seed"])
+                    return pool.runtime(**media)
+
+            await play(Asked(), [["print(1)"]] * 4)
+
+    asyncio.run(main())
+    assert asked == [3]
+
+
 def test_who_goes_another_way_has_the_variables_of_the_cells_before():
     results, counted = run([["x = 4", "print(x + 1)"], ["x = 4", "print(x + 2)"], ["print(7)"]])
     assert texts(results) == [["", "5"], ["", "6"], ["7"]]
