@@ -70,11 +70,8 @@ test: $(STAMP)  ## everything that is not marked slow or gpu
 test-slow: $(STAMP)  ## the tests marked slow
 	$(BIN)/pytest -m "slow and not gpu"
 
-# Left out are tests of numbers that hold for newer versions of transformers only.
 test-verl: $(VERL_STAMP)  ## the core on verl's line of transformers, and runs on verl; own venv
 	$(VERL_BIN)/pytest -n 2 -m "not slow and not gpu" \
-	  --deselect tests/model/test_tiny.py::test_follows_a_letter_seen_in_a_crop \
-	  --deselect tests/model/test_memory.py::test_a_layer_keeps_what_the_formula_says \
 	  tests/data tests/model tests/reward tests/rl tests/rollout tests/runs
 	$(VERL_BIN)/pytest -m "not gpu" tests/distributed
 

@@ -116,8 +116,9 @@ def layer_bytes_per_token(text: Qwen2_5_VLTextConfig, size: int, *, is_adapted: 
     hidden = text.hidden_size
     # Each norm: its input in float32, the normalised (for the weight), what the linears read.
     norms = 2 * hidden * (FLOAT32 + (size if is_adapted else 2 * size))
-    # q, the output of each row and of all; k and v.
-    attention = (3 * text.num_attention_heads + 2 * _kv_heads(text)) * _head_size(text) * size
+    # q, the output of each row and of all; k and v; cosine and sine of the positions, which newer
+    # versions of transformers keep once for all layers.
+    attention = (3 * text.num_attention_heads + 2 * _kv_heads(text) + 2) * _head_size(text) * size
     # gate, up, silu(gate), and their product.
     return norms + attention + 4 * text.intermediate_size * size
 

@@ -10,12 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from pyvision_rl.data.needle import KINDS, item_seed, make_item, oracle_turns
 from pyvision_rl.data.needle_draw import Pixels, crop_of
 from pyvision_rl.model.codec import IMAGE, SYSTEM, observation_text, prompt_text
+from pyvision_rl.model.loading import load_model
 from pyvision_rl.model.tiny import TINY_BASE, tiny_config
 
 NUM_PROMPTS = 100
@@ -32,7 +33,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @cache
 def model():
-    return AutoModelForImageTextToText.from_pretrained(TINY_BASE).eval()
+    return load_model(str(TINY_BASE), "float32", "cpu").eval()
 
 
 @cache
