@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL.Image import Image
 
-from pyvision_rl.runs.records import read_groups
+from pyvision_rl.runs.records import read_groups, recorded_steps
 from pyvision_rl.types import Trajectory
 
 INK = "#1f2933"
@@ -27,7 +27,8 @@ def choose(folder: Path, kind: str) -> Trajectory:
     """The first right trajectory of a kind with the most looks."""
     right = [
         trajectory
-        for record in read_groups(folder, 0, "eval")
+        for phase, step in recorded_steps(folder)
+        for record in read_groups(folder, step, phase)
         for trajectory, reward in zip(record.group.trajectories, record.group.rewards, strict=True)
         if reward.accuracy == 1 and kind in ("", trajectory.task.ability)
     ]

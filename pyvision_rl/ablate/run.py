@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -44,8 +43,6 @@ async def _do_run(
     checkpoint = _finished(Path(rl.out), steps) or await train(
         rl, lambda step, metrics: on_step(title, step, steps, metrics), pool
     )
-    if eval_out.exists():
-        shutil.rmtree(eval_out)  # begun and killed: an evaluation is done in one go
     judged = replace(
         config.eval,
         policy=replace(config.eval.policy, model=str(checkpoint)),

@@ -28,6 +28,8 @@ def evaluate(arguments: list[str]) -> int:
     with stage("evaluation") as bar:
         report = asyncio.run(run_eval(config, bar.advance))
     console.print(report_table(config.data, [(config.policy.model, report)]))
+    if report.num_skipped:
+        say(f"skipped  {report.num_skipped} tasks whose files could not be read")
     say(f"summary  {config.out}/summary.json")
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from pyvision_rl.eval.benchmarks.item import (
     read_items,
 )
 from pyvision_rl.eval.benchmarks.registry import BENCHMARKS, BenchmarkName
-from pyvision_rl.eval.evaluate import OnTask
+from pyvision_rl.eval.evaluate import EvaluateConfig, OnTask, Progress, play_tasks
 from pyvision_rl.eval.export import write_lmms_eval, write_vlmevalkit
 from pyvision_rl.eval.judged import judge_misses
 from pyvision_rl.eval.result import BenchmarkResult, grade_items, make_result, write_scores
@@ -34,13 +33,12 @@ from pyvision_rl.reward.judge_config import JudgeConfig
 from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
-from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.prompts import load_template
-from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.rollout.server_agent import open_any_agent
 from pyvision_rl.rollout.setup import load_setup
 from pyvision_rl.runs import PROMPT, SETUP, VIDEO_PROMPT, RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
+from pyvision_rl.types import Group, Reward, Task, Trajectory
 
 TEST_TOOL_CALLS = 30
 """The paper's tool calls at test time (Sec. 4.1)."""
@@ -179,7 +177,7 @@ async def run_benchmark(
     ) as run:
         store = ItemStore(run, config.benchmark)
         left = [item for item in items if item.id not in store.done]
-        progress = _Progress(on_item, len(items) - len(left), len(items))
+        progress = Progress(on_item, len(items) - len(left), len(items))
         if left:
             run.keep_text(PROMPT, load_template(config.agent.rollout.prompt))
             run.keep_text(VIDEO_PROMPT, load_template(config.agent.rollout.video.template))
@@ -199,43 +197,28 @@ def replace_rollout(agent: Agent, config: BenchmarkConfig) -> Agent:
     return replace(agent, config=config.agent.rollout)
 
 
-@dataclass
-class _Progress:
-    on_item: OnTask
-    done: int
-    total: int
-
-    def advance(self) -> None:
-        self.done += 1
-        self.on_item(self.done, self.total)
-
-
 async def _play(
     config: BenchmarkConfig,
     benchmark: Benchmark,
     agent: Agent,
     items: Sequence[BenchmarkItem],
     store: ItemStore,
-    progress: _Progress,
+    progress: Progress,
 ) -> None:
     num_samples = config.num_samples or 1
-    slots = asyncio.Semaphore(max(1, config.max_episodes // num_samples))
-    writing = asyncio.Lock()
     scorer = pick_scorer(benchmark, config.protocol)
+    by_id = {item.id: item for item in items}
 
-    async def play(item: BenchmarkItem) -> None:
-        async with slots:
-            start = time.monotonic()
-            seed = derive_seed(config.seed, "eval", item.id)
-            trajectories = await run_group(agent, item.task, num_samples, seed)
-            seconds = time.monotonic() - start
-            responses = [sample_record(trajectory).response for trajectory in trajectories]
-            grades = await asyncio.to_thread(lambda: [scorer.grade(item, r) for r in responses])
-            async with writing:
-                await asyncio.to_thread(store.append, item.task, trajectories, grades, seconds)
-        progress.advance()
+    async def finish(task: Task, trajectories: tuple[Trajectory, ...], seconds: float) -> None:
+        item = by_id[task.id]
+        responses = [sample_record(trajectory).response for trajectory in trajectories]
+        grades = await asyncio.to_thread(lambda: [scorer.grade(item, r) for r in responses])
+        rewards = tuple(Reward(grade, 0.0) for grade in grades)
+        await store.add(Group(task, trajectories, rewards), seconds)
 
-    await run_together(map(play, items))
+    max_tasks = max(1, config.max_episodes // num_samples)
+    plan = EvaluateConfig(num_samples, max_tasks, config.seed)
+    await play_tasks(agent, [item.task for item in items], plan, finish, progress)
 
 
 async def _score(

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from pyvision_rl.errors import ConfigError
+from pyvision_rl.data.bad_rows import BadRows
+from pyvision_rl.errors import ConfigError, MediaError
 from pyvision_rl.reward.reward import Grader, RewardConfig, RuleGrader, score_group_by
 from pyvision_rl.rollout.episode import Agent
 from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.seeds import derive_seed
-from pyvision_rl.types import Group, Task
+from pyvision_rl.types import Group, Task, Trajectory
+
+T = TypeVar("T")
 
 OnTask = Callable[[int, int], None]
 """Called after every task with the number done and the number in all."""
+
+Finish = Callable[[Task, tuple[Trajectory, ...], float], Awaitable[T]]
+"""What becomes of a task's trajectories, which took so many seconds; the task is done after it."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,20 @@ class EvaluateConfig:
             raise ConfigError("evaluate: num_samples and max_tasks must be at least 1")
 
 
+@dataclass
+class Progress:
+    """How many of the tasks are done."""
+
+    on_task: OnTask
+    done: int
+    total: int
+
+    def advance(self) -> None:
+        """One more is."""
+        self.done += 1
+        self.on_task(self.done, self.total)
+
+
 async def evaluate(
     agent: Agent,
     tasks: Sequence[Task],
@@ -42,20 +64,47 @@ async def evaluate(
     grader: Grader | None = None,
 ) -> list[Group]:
     """Play every task `num_samples` times and score it, by the rules where no `grader` is given;
-    groups come in the order of the tasks.
+    groups come in the order of the tasks, and are held in memory.
     """
     judge = grader or RuleGrader(reward.rule)
-    slots = asyncio.Semaphore(config.max_tasks)
-    done = 0
 
-    async def play(task: Task) -> Group:
-        nonlocal done
+    async def finish(task: Task, trajectories: tuple[Trajectory, ...], seconds: float) -> Group:
+        return await score_group_by(judge, task, trajectories, reward)
+
+    progress = Progress(on_task, 0, len(tasks))
+    played = await play_tasks(agent, tasks, config, finish, progress)
+    return [group for group in played if group is not None]
+
+
+async def play_tasks(
+    agent: Agent,
+    tasks: Sequence[Task],
+    config: EvaluateConfig,
+    finish: Finish[T],
+    progress: Progress,
+    bad_rows: BadRows | None = None,
+) -> list[T | None]:
+    """Play every task `num_samples` times; what `finish` made of each, in order.
+
+    A task whose files cannot be read any more is skipped (None) where `bad_rows` counts it, and
+    otherwise ends everything with its MediaError.
+    """
+    slots = asyncio.Semaphore(config.max_tasks)
+
+    async def play(task: Task) -> T | None:
+        result = None
         async with slots:
+            start = time.monotonic()
             seed = derive_seed(config.seed, "eval", task.id)
-            trajectories = await run_group(agent, task, config.num_samples, seed)
-            group = await score_group_by(judge, task, trajectories, reward)
-        done += 1
-        on_task(done, len(tasks))
-        return group
+            try:
+                trajectories = await run_group(agent, task, config.num_samples, seed)
+            except MediaError as error:
+                if bad_rows is None:
+                    raise
+                bad_rows.skip(task, error)
+            else:
+                result = await finish(task, trajectories, time.monotonic() - start)
+        progress.advance()
+        return result
 
     return await run_together(map(play, tasks))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from pyvision_rl.eval.intervals import mean_ci95
+from pyvision_rl.eval.store import Finished, ItemRecord, SampleRecord
 from pyvision_rl.runs.folder import Json
-from pyvision_rl.types import Group, Trajectory
+from pyvision_rl.types import Group, Task
 
 METRICS = (
     "accuracy",
@@ -40,19 +41,22 @@ class Figures:
 
 @dataclass(frozen=True)
 class Report:
-    """Figures over all tasks and per kind (`Task.ability`)."""
+    """Figures over all tasks and per kind (`Task.ability`); `num_skipped` tasks are in none of
+    them, because their files could no longer be read.
+    """
 
     overall: Figures
     by_kind: dict[str, Figures]
+    num_skipped: int = 0
 
     def as_dict(self) -> dict[str, Json]:
         """The form of summary.json: the overall figures with `by_kind` beside them."""
         kinds: dict[str, Json] = {kind: asdict(f) for kind, f in self.by_kind.items()}
-        return {**asdict(self.overall), "by_kind": kinds}
+        return {**asdict(self.overall), "num_skipped": self.num_skipped, "by_kind": kinds}
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for the metrics of a run: `eval/accuracy`, `eval/accuracy/easy` ..."""
-        flat = {}
+        flat = {"data/skipped": float(self.num_skipped)}
         for suffix, figures in (("", self.overall), *self.by_kind.items()):
             for name in METRICS:
                 flat[f"eval/{name}" + (f"/{suffix}" if suffix else "")] = getattr(figures, name)
@@ -61,31 +65,38 @@ class Report:
 
 def make_report(groups: Sequence[Group]) -> Report:
     """Count what groups of played tasks show. Trajectories of a lost sandbox are left out."""
-    kinds: dict[str, list[Group]] = {}
-    for group in groups:
-        kinds.setdefault(group.task.ability, []).append(group)
+    return report_items([(group.task, Finished(group, 0.0, {}).record(0)) for group in groups])
+
+
+def report_items(items: Sequence[tuple[Task, ItemRecord]], num_skipped: int = 0) -> Report:
+    """The same of tasks and what was kept of playing them."""
+    kinds: dict[str, list[ItemRecord]] = {}
+    for task, record in items:
+        kinds.setdefault(task.ability, []).append(record)
     by_kind = {kind: _figures(kinds[kind]) for kind in sorted(kinds)}
-    return Report(_figures(groups), by_kind)
+    return Report(_figures([record for _, record in items]), by_kind, num_skipped)
 
 
-def _figures(groups: Sequence[Group]) -> Figures:
-    counted = [(group, group.counted) for group in groups if group.counted]
-    accuracies = [
-        math.fsum(group.rewards[index].accuracy for index in indices) / len(indices)
-        for group, indices in counted
+def _figures(records: Sequence[ItemRecord]) -> Figures:
+    counted = [
+        [pair for pair in zip(r.samples, r.accuracies, strict=True) if not pair[0].lost]
+        for r in records
     ]
-    played = [group.trajectories[index] for group, indices in counted for index in indices]
+    accuracies = [_mean([accuracy for _, accuracy in pairs]) for pairs in counted if pairs]
+    played = [sample for pairs in counted for sample, _ in pairs]
     return Figures(
-        num_tasks=len(counted),
+        num_tasks=len(accuracies),
         accuracy=_mean(accuracies),
         accuracy_ci95=mean_ci95(accuracies),
-        tool_calls_mean=_mean([t.num_tool_calls for t in played]),
-        zero_call_share=_mean([t.num_tool_calls == 0 for t in played]),
-        turns_mean=_mean([len(t.turns) for t in played]),
-        completion_tokens_mean=_mean([t.num_completion_tokens for t in played]),
-        visual_tokens_mean=_mean([t.num_visual_tokens for t in played]),
-        visual_tokens_given_mean=_mean([t.num_visual_tokens_given for t in played]),
-        visual_tokens_shown_mean=_mean([t.num_visual_tokens_shown for t in played]),
+        tool_calls_mean=_mean([s.num_tool_calls for s in played]),
+        zero_call_share=_mean([s.num_tool_calls == 0 for s in played]),
+        turns_mean=_mean([s.num_turns for s in played]),
+        completion_tokens_mean=_mean([s.num_completion_tokens for s in played]),
+        visual_tokens_mean=_mean([s.num_visual_tokens for s in played]),
+        visual_tokens_given_mean=_mean(
+            [s.num_visual_tokens - s.num_visual_tokens_shown for s in played]
+        ),
+        visual_tokens_shown_mean=_mean([s.num_visual_tokens_shown for s in played]),
         stops=_stops(played),
     )
 
@@ -94,6 +105,6 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else 0.0
 
 
-def _stops(played: Sequence[Trajectory]) -> dict[str, int]:
-    counts = Counter(trajectory.stop.value for trajectory in played)
+def _stops(played: Iterable[SampleRecord]) -> dict[str, int]:
+    counts = Counter(sample.stop.value for sample in played)
     return dict(sorted(counts.items()))

@@ -1,9 +1,12 @@
-"""Finished items of an evaluation, appended one by one: a kill loses none that is done."""
+"""Finished items of an evaluation, appended as they come: a kill loses none that is done."""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -12,8 +15,8 @@ from pyvision_rl.errors import InputError
 from pyvision_rl.eval.benchmarks.item import Response
 from pyvision_rl.runs import GroupRecord, RunFolder
 from pyvision_rl.runs.files import writing
-from pyvision_rl.runs.records import KINDS
-from pyvision_rl.types import Group, Reward, StopReason, Task, Trajectory
+from pyvision_rl.runs.records import KINDS, record_path
+from pyvision_rl.types import Group, StopReason, Task, Trajectory
 
 ITEMS = "items.jsonl"
 
@@ -44,12 +47,19 @@ class SampleRecord(msgspec.Struct, frozen=True):
 
 
 class ItemRecord(msgspec.Struct, frozen=True):
-    """A finished item; `step` is where its whole trajectories lie in the run's records."""
+    """A finished item; `step` is where its whole trajectories lie in the run's records.
+
+    `accuracies` are those of its samples as graded when it was played. `task` is the digest of
+    what was asked, `judged` what the judge has cost since the item before.
+    """
 
     id: str
     step: int
     seconds: float
     samples: tuple[SampleRecord, ...]
+    accuracies: tuple[float, ...] = ()
+    task: str = ""
+    judged: dict[str, float] = {}
 
     @property
     def whole(self) -> bool:
@@ -83,8 +93,38 @@ def _num_input_tokens(trajectory: Trajectory) -> int:
     return total if trajectory.turns else 0
 
 
+def task_digest(task: Task) -> str:
+    """Tells apart tasks of one id that ask something else."""
+    asked = (task.question, task.answer, task.rule, *map(str, (*task.images, *task.videos)))
+    return hashlib.sha1(repr(asked).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A played and graded item on its way to the disk."""
+
+    group: Group
+    seconds: float
+    judged: Mapping[str, float]
+
+    def record(self, step: int) -> ItemRecord:
+        """Its line."""
+        group = self.group
+        return ItemRecord(
+            group.task.id,
+            step,
+            round(self.seconds, 3),
+            tuple(map(sample_record, group.trajectories)),
+            tuple(reward.accuracy for reward in group.rewards),
+            task_digest(group.task),
+            {key: number for key, number in self.judged.items() if number},
+        )
+
+
 class ItemStore:
-    """The finished items in a run folder. Not safe for threads: append from one at a time."""
+    """The finished items in a run folder; items that finish while others are being written go into
+    one file together.
+    """
 
     def __init__(self, run: RunFolder, phase: str) -> None:
         self._run = run
@@ -92,35 +132,49 @@ class ItemStore:
         self._path = run.path / ITEMS
         self.records = {record.id: record for record in read_items_file(self._path, repair=True)}
         self._next = max((record.step for record in self.records.values()), default=-1) + 1
+        self._waiting: list[Finished] = []
+        self._writing = asyncio.Lock()
 
     @property
     def done(self) -> set[str]:
         """Ids of the items that need not be played again."""
         return {record.id for record in self.records.values() if record.whole}
 
-    def append(
-        self,
-        task: Task,
-        trajectories: tuple[Trajectory, ...],
-        grades: Iterable[float],
-        seconds: float,
+    def check(self, tasks: Iterable[Task]) -> None:
+        """Raise InputError where a task is not the one that was played under its id."""
+        for task in tasks:
+            record = self.records.get(task.id)
+            if record and record.task != task_digest(task):
+                raise InputError(
+                    f"{self._path}: task {task.id} was played with another question, answer or "
+                    "media; name a new folder, or put the data back"
+                )
+
+    async def add(
+        self, group: Group, seconds: float, judged: Mapping[str, float] | None = None
     ) -> None:
-        """Record an item's trajectories, then note that it is done; in this order, and synced."""
+        """Record an item; it is on disk, synced, when this returns."""
+        self._waiting.append(Finished(group, seconds, judged or {}))
+        async with self._writing:
+            # Whoever comes first writes for all that wait.
+            batch = list(self._waiting)
+            self._waiting.clear()
+            if batch:
+                await asyncio.to_thread(self._write, batch)
+
+    def _write(self, batch: Sequence[Finished]) -> None:
+        """First the trajectories, then a line for each item: a line names what is there."""
         step, self._next = self._next, self._next + 1
         for kind in KINDS:
             # A writer that was killed between the two may have left the records behind.
-            path = self._run.path / kind / self._phase / f"step-{step:07d}.parquet"
-            path.unlink(missing_ok=True)
-        rewards = tuple(Reward(grade, 0.0) for grade in grades)
-        group = Group(task, trajectories, rewards)
-        self._run.write_groups(step, self._phase, [GroupRecord(group)])
-        samples = tuple(map(sample_record, trajectories))
-        record = ItemRecord(task.id, step, round(seconds, 3), samples)
+            record_path(self._run.path, kind, self._phase, step).unlink(missing_ok=True)
+        self._run.write_groups(step, self._phase, [GroupRecord(item.group) for item in batch])
+        records = [item.record(step) for item in batch]
         with writing(self._path), self._path.open("ab") as file:
-            file.write(msgspec.json.encode(record) + b"\n")
+            file.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
             file.flush()
             os.fsync(file.fileno())
-        self.records[record.id] = record
+        self.records.update((record.id, record) for record in records)
 
 
 def read_items_file(path: Path, repair: bool = False) -> list[ItemRecord]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from pyvision_rl.data.bad_rows import BadRows
 from pyvision_rl.data.mixture import open_task_sets
 from pyvision_rl.data.stream import TaskSet, TaskStream
 from pyvision_rl.errors import MediaError
@@ -20,7 +21,6 @@ from pyvision_rl.reward.grading import StageGrader, open_grader
 from pyvision_rl.reward.judge_config import MAY_CHANGE as JUDGE_MAY_CHANGE
 from pyvision_rl.reward.reward import score_group_by
 from pyvision_rl.rl.advantage import group_advantages
-from pyvision_rl.rl.bad_rows import BadRows
 from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.gate import gate_warning
 from pyvision_rl.rl.learner import Learner

@@ -106,6 +106,10 @@ class RunFolder:
         drop_records_after(self.path, step)
         return latest
 
+    def drop_metrics(self) -> None:
+        """Drops every metric, as an evaluation does that says again what it found in all."""
+        self._metrics.drop_after(-1)
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds the metrics of a step (keys `room/name`), once a step, to metrics.jsonl and
         TensorBoard.

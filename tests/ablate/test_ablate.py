@@ -148,12 +148,16 @@ def test_a_study_goes_on_where_it_stands(tmp_path):
     figure = tmp_path / "figures" / "tool_reward.png"
     assert figure.stat().st_size > 10_000
 
-    # another ablation later: only its own run is made, also after a kill in an evaluation
+    # another ablation later: only its own run is made; an evaluation that was killed goes on
     more = config_for(tmp_path, TOOL, SORT)
-    begun = tmp_path / "evals" / run_of(more, SORT.arms[1], 0).name
-    begun.mkdir()
-    (begun / "config.yaml").write_text("seed: 5\n")
+    begun = tmp_path / "evals" / run_of(more, TOOL.arms[1], 0).name
+    (begun / "summary.json").unlink()
+    items = begun / "items.jsonl"
+    kept = items.read_bytes().splitlines(keepends=True)[0]
+    items.write_bytes(kept)
     asyncio.run(run_ablations(more, lambda title, *_: steps.append(title)))
+    assert items.read_bytes().startswith(kept)
+    assert items.read_bytes().count(b"\n") == 3
     assert steps[2:] == ["std_sorting = off, seed 0"]
     assert len(table.read_text().split("\n\n")[1].splitlines()) == 6
     assert "Does a look pay?" in table.read_text()

@@ -98,7 +98,7 @@ def run(config):
 def test_from_a_table_to_numbers(chat, url, tmp_path):
     chat.write = measuring
     counts = []
-    config = config_of(table(tmp_path), tmp_path / "run", url)
+    config = config_of(table(tmp_path), tmp_path / "run", url, max_episodes=1)
     result = asyncio.run(run_benchmark(config, lambda done, total: counts.append((done, total))))
     values = {metric.name: metric.value for metric in result.metrics}
     assert values == {
@@ -173,7 +173,9 @@ def test_a_killed_run_goes_on_and_loses_nothing_done(chat, url, tmp_path):
     straight = run(config_of(data, tmp_path / "straight", url))
     assert result.metrics == straight.metrics
     steps = RunReader(out).recorded_steps()
-    assert [step for _, step in steps] == sorted(record.step for record in records)
+    assert [step for _, step in steps] == sorted({record.step for record in records})
+    played = RunReader(out).trajectories(columns=("step", "task_id")).to_pylist()
+    assert {(r["task_id"], r["step"]) for r in played} == {(r.id, r.step) for r in records}
 
 
 def test_a_finished_run_is_only_scored_again(chat, url, tmp_path):

@@ -14,7 +14,7 @@ from pyvision_rl.model.hf_engine import EngineConfig
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.reward.judge_config import JudgeConfig
-from pyvision_rl.rl.bad_rows import BadRows
+from pyvision_rl.data.bad_rows import BadRows
 from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.learner import LearnerConfig
 from pyvision_rl.rl.select import SelectConfig

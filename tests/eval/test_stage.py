@@ -1,0 +1,135 @@
+"""An evaluation on a task file: files that go, kills, folders of something else, a judge."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pyvision_rl.data.needle_files import TEST_FILE, NeedleConfig, write_needle
+from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.eval.report import Report
+from pyvision_rl.eval.stage import EvalConfig, run_eval
+from pyvision_rl.eval.store import read_items_file
+from pyvision_rl.runs import RunReader
+from tests.eval.resumed_eval import config_of
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """Twelve needle tasks."""
+    write_needle(tmp_path / "data", NeedleConfig(num_train=0, num_test=12))
+    return tmp_path / "data" / TEST_FILE
+
+
+def run(config: EvalConfig, on_task=lambda done, total: None) -> Report:
+    return asyncio.run(run_eval(config, on_task))
+
+
+def images_of(data: Path) -> list[Path]:
+    return [data.parent / row["image_path"] for row in json.loads(data.read_text())]
+
+
+def losing(files: list[Path]):
+    """Deletes files when the first task is done."""
+
+    def on_task(done: int, total: int) -> None:
+        if done == 1:
+            for file in files:
+                file.unlink()
+
+    return on_task
+
+
+def test_files_that_go_are_skipped_up_to_a_bound(data, tmp_path, caplog):
+    gone = images_of(data)[3:5]
+    counts = []
+    delete = losing(gone)
+
+    def on_task(done: int, total: int) -> None:
+        counts.append((done, total))
+        delete(done, total)
+
+    report = run(config_of(data, tmp_path / "run"), on_task)
+    assert (report.overall.num_tasks, report.num_skipped) == (10, 2)
+    assert counts == [(n, 12) for n in range(1, 13)]
+    skips = [r.getMessage() for r in caplog.records if "is skipped" in r.getMessage()]
+    assert len(skips) == 2
+    assert "(1 of at most 16)" in skips[0]
+    assert str(gone[0]) in skips[0]
+    summary = RunReader(tmp_path / "run").summary()
+    assert summary is not None
+    assert (summary["num_tasks"], summary["num_skipped"]) == (10, 2)
+    (row,) = RunReader(tmp_path / "run").metrics()
+    assert row.values["data/skipped"] == 2
+
+
+def test_too_many_files_that_go_end_it_and_nothing_done_is_lost(data, tmp_path):
+    config = config_of(data, tmp_path / "run", max_bad_rows=1)
+    with pytest.raises(InputError, match=r"2 tasks have turned bad, max_bad_rows is 1$"):
+        run(config, losing(images_of(data)[2:4]))
+    done = read_items_file(tmp_path / "run" / "items.jsonl")
+    assert len(done) == 2
+    assert RunReader(tmp_path / "run").summary() is None
+    with pytest.raises(ConfigError, match="max_bad_rows"):
+        replace(config, max_bad_rows=-1)
+
+
+def test_a_killed_evaluation_goes_on_and_ends_as_one_that_was_not(data, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "tests.eval.resumed_eval", str(data), str(out)]
+    process = subprocess.Popen(command)
+    items = out / "items.jsonl"
+    while process.poll() is None and (not items.exists() or items.read_bytes().count(b"\n") < 3):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    with items.open("ab") as file:
+        file.write(b'{"id": "half a li')
+    kept = {record.id for record in read_items_file(items)}
+    assert 3 <= len(kept) < 12
+    counts = []
+    resumed = run(config_of(data, out), lambda done, total: counts.append((done, total)))
+    assert counts == [(n, 12) for n in range(len(kept) + 1, 13)]
+    straight = run(config_of(data, tmp_path / "straight"))
+    assert resumed == straight
+    summary = RunReader(out).summary()
+    assert summary == RunReader(tmp_path / "straight").summary()
+    played = RunReader(out).trajectories(phases=["eval"], columns=("task_id",))
+    assert sorted(played["task_id"].to_pylist()) == sorted(
+        RunReader(tmp_path / "straight").trajectories(columns=("task_id",))["task_id"].to_pylist()
+    )
+    # Done, it plays nothing, and says the same.
+    counts.clear()
+    assert run(config_of(data, out), lambda *count: counts.append(count)) == straight
+    assert counts == []
+    assert len(RunReader(out).metrics()) == 1
+
+
+def test_a_folder_of_another_evaluation_is_refused(data, tmp_path):
+    out = tmp_path / "run"
+    few = config_of(data, out, limit=2)
+    assert run(few).overall.num_tasks == 2
+    with pytest.raises(InputError, match=r"there reward\.tool_coef is 0\.1 and here 0"):
+        run(replace(few, reward=replace(few.reward, tool_coef=0)))
+    other = tmp_path / "other.json"
+    other.write_text(data.read_text())
+    with pytest.raises(InputError, match="holds another run, there data is"):
+        run(replace(few, data=str(other), image_root=str(data.parent)))
+    # The same file, with another question under an id that was played.
+    rows = json.loads(data.read_text())
+    rows[1]["question"] = "How many?"
+    data.write_text(json.dumps(rows))
+    message = rf"task {rows[1]['id']} was played with another question, answer or media"
+    with pytest.raises(InputError, match=message):
+        run(few)
+    # A row that is new is played, one that is gone is not counted.
+    rows[1] = {**rows[1], "id": "new"}
+    data.write_text(json.dumps(rows))
+    assert run(few).overall.num_tasks == 2
+    assert [record.id for record in read_items_file(out / "items.jsonl")][2:] == ["new"]
