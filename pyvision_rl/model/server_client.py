@@ -30,6 +30,10 @@ class ContextFullError(PyVisionError):
     """The server's model cannot take so long a context."""
 
 
+class NotFoundError(PyVisionError):
+    """The server has no such path, or no such model."""
+
+
 class ServerClient:
     """Requests to one server. Use it as `async with`."""
 
@@ -114,7 +118,8 @@ def _refusal(response: httpx.Response) -> str:
         return failure
     if response.status_code in (400, 413, 422) and CONTEXT_FULL.search(response.text):
         raise ContextFullError(f"server {response.url}: {failure}")
-    raise PyVisionError(f"server {response.url}: {failure}")
+    kind = NotFoundError if response.status_code == 404 else PyVisionError
+    raise kind(f"server {response.url}: {failure}")
 
 
 def _json_object(response: httpx.Response) -> Mapping[str, object]:

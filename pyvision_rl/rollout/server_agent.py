@@ -38,6 +38,7 @@ async def open_server_agent(
         engine: Engine = ServerEngine(client, codec)
         if server.api == "vllm":
             engine = VLLMEngine(client, codec, never_written(codec, vocabulary_size(folder)))
+            await engine.check()
         await client.model()
         async with nullcontext(pool) if pool else SandboxPool(config.sandbox) as open_pool:
             yield Agent(engine, codec, open_pool, config.rollout)

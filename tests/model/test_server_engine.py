@@ -4,7 +4,7 @@ import asyncio
 import base64
 import io
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import httpx
 import pytest
@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from pyvision_rl.errors import ConfigError, PyVisionError
 from pyvision_rl.model.engine import SamplingParams
+from pyvision_rl.model.images import PixelLimits, fit_image, num_visual_tokens
 from pyvision_rl.model.server_client import ServerClient, retry_after_s
 from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.model.server_engine import ServerEngine, restore_stop
@@ -24,6 +25,9 @@ from tests.http import ChatServer, served, unused_address
 from tests.model.play import picture
 
 PARAMS = SamplingParams(max_tokens=50, temperature=0.5, top_k=20)
+LIMITS = PixelLimits(784, 28224)
+"""Those of the codec of the tests."""
+PLAIN = SamplingParams(max_tokens=50, temperature=0.5)
 CALL = "look\n<code>\n```python\nprint(1)\n```\n</code>"
 
 
@@ -197,12 +201,19 @@ def test_configuration_errors():
         ServerConfig(url="http://x/v1", max_in_flight=0)
 
 
+@dataclass
 class TokenServer:
-    """vLLM's two routes, as its 0.32 answers them: features of images, and sampled ids."""
+    """vLLM's two routes, as its 0.32 answers them: features of images, and sampled ids.
 
-    def __init__(self, token_ids):
-        self.token_ids = token_ids
-        self.bodies = []
+    Resizes to its own `limits`, as its image processor would. `mode` is its `--logprobs-mode`,
+    `max_model_len` bounds what it renders.
+    """
+
+    token_ids: list[int]
+    mode: str = "processed_logprobs"
+    limits: PixelLimits = LIMITS
+    max_model_len: int = 10_000
+    bodies: list = field(default_factory=list)
 
     def app(self):
         return Starlette(
@@ -213,40 +224,57 @@ class TokenServer:
         )
 
     async def render(self, request):
-        images = (await request.json())["messages"][0]["content"]
-        self.bodies.append("render")
+        body = await request.json()
+        shown = [fit_image(decoded(part), self.limits) for part in body["messages"][0]["content"]]
+        if sum(map(num_visual_tokens, shown)) > self.max_model_len:
+            return JSONResponse({"error": "is longer than the maximum model length"}, 400)
+        places = [{"offset": 3, "length": num_visual_tokens(image)} for image in shown]
         features = {
-            "mm_hashes": {"image": [str(n) for n in range(len(images))]},
-            "mm_placeholders": {"image": [{"offset": 3, "length": 4}] * len(images)},
+            "mm_hashes": {"image": [str(n) for n in range(len(shown))]},
+            "mm_placeholders": {"image": places},
         }
         return JSONResponse({"features": features})
 
     async def generate(self, request):
-        self.bodies.append(await request.json())
-        content = [{"logprob": -0.25 * n} for n in range(len(self.token_ids))]
+        body = await request.json()
+        self.bodies.append(body)
+        bias = body["sampling_params"]["logit_bias"]
+        forced = [int(token) for token, value in bias.items() if value > 0]
+        token_ids = forced or self.token_ids
+        content = [{"logprob": -0.25 * n} for n in range(len(token_ids))]
+        if forced and self.mode == "raw_logprobs":
+            content = [{"logprob": -40.0}]
         choice = {
-            "token_ids": self.token_ids,
+            "token_ids": token_ids,
             "logprobs": {"content": content},
             "finish_reason": "stop",
         }
         return JSONResponse({"choices": [choice]})
 
 
+def by_ids(server, codec, context, params=PLAIN, banned=()):
+    """One completion of the token engine, the server looked at first."""
+
+    async def main(url):
+        async with ServerClient(config_of(url, model="m", pixels=codec.pixels)) as client:
+            engine = VLLMEngine(client, codec, banned)
+            await engine.check()
+            async with engine.session() as session:
+                return await session.generate(context, params, seed=7)
+
+    with served(server.app()) as url:
+        return asyncio.run(main(url))
+
+
 def test_the_token_engine_sends_and_keeps_ids(codec):
     sampled, _ = codec.encode_completion("find the red tag")
-    tokens = TokenServer(list(sampled))
+    server = TokenServer(list(sampled))
     context = Context("t", codec.prompt("find", [picture(1, 84, 56), picture(2, 28, 56)]))
-    with served(tokens.app()) as url:
-        config = config_of(url, model="m")
-        banned = (codec.image_pad_id, 300)
-        (done,) = complete(
-            config, codec, [context], engine=lambda client, codec: VLLMEngine(client, codec, banned)
-        )
+    done = by_ids(server, codec, context, banned=(codec.image_pad_id, 300))
     assert done.token_ids == sampled
     assert done.text == "find the red tag"
     assert done.logprobs == tuple(-0.25 * n for n in range(len(sampled)))
-    assert tokens.bodies[0] == "render"
-    body = tokens.bodies[1]
+    body = server.bodies[-1]
     assert tuple(body["token_ids"]) == context.token_ids
     runs = body["features"]["mm_placeholders"]["image"]
     assert [run["length"] for run in runs] == [6, 2]  # 3 x 2 and 1 x 2 visual tokens
@@ -255,6 +283,74 @@ def test_the_token_engine_sends_and_keeps_ids(codec):
         assert set(ids) == {codec.image_pad_id}
     assert body["sampling_params"]["include_stop_str_in_output"]
     assert body["sampling_params"]["logit_bias"] == {str(codec.image_pad_id): -100, "300": -100}
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        # 28 x 28 are enlarged by 2 to 56 x 56: four tokens for one.
+        (PixelLimits(3136, 28224), "makes 4 tokens of an image of 28 x 28, 1 here"),
+        # 168 x 168 are reduced by sqrt(2) to 118.8, rounded down to 112 a side: 16 for 36.
+        (PixelLimits(784, 14112), "makes 16 tokens of an image of 168 x 168, 36 here"),
+    ],
+)
+def test_a_server_that_resizes_images_otherwise_is_refused(codec, limits, said):
+    """It would put embeddings of another size into the place of ours and answer from the noise."""
+    with pytest.raises(PyVisionError) as error:
+        by_ids(TokenServer([5], limits=limits), codec, Context("t", codec.prompt("find", [])))
+    assert said in str(error.value)
+    assert """--mm-processor-kwargs '{"min_pixels": 784, "max_pixels": 28224}'""" in str(
+        error.value
+    )
+
+
+def test_every_image_of_a_context_is_compared(codec):
+    context = Context("t", codec.prompt("find", [picture(1, 84, 56), picture(2, 28, 56)]))
+
+    async def main(url):
+        async with (
+            ServerClient(config_of(url, model="m")) as client,
+            VLLMEngine(client, codec, ()).session() as session,
+        ):
+            return await session.generate(context, PLAIN, seed=7)
+
+    said = "makes 6 tokens of an image of 28 x 56, 2 here"
+    server = TokenServer([5], limits=PixelLimits(3136, 28224))
+    with served(server.app()) as url, pytest.raises(PyVisionError, match=said):
+        asyncio.run(main(url))
+
+
+def test_a_model_shorter_than_the_largest_image_passes(codec):
+    """A trajectory that long ends as one; shorter ones can be played."""
+    server = TokenServer([5], max_model_len=30)
+    assert by_ids(server, codec, Context("t", codec.prompt("f", []))).token_ids == (5,)
+
+
+@pytest.mark.parametrize("limit", [{"top_k": 20}, {"top_p": 0.9}])
+def test_logprobs_of_a_cut_distribution_are_unknown(codec, limit):
+    """vLLM's are of what top-k and top-p left; the contract's are of the whole distribution."""
+    server = TokenServer([5, 6])
+    params = replace(PLAIN, **limit)
+    done = by_ids(server, codec, Context("t", codec.prompt("find", [])), params)
+    assert len(done.logprobs) == 2
+    assert all(math.isnan(logprob) for logprob in done.logprobs)
+    greedy = replace(params, temperature=0.0)
+    done = by_ids(server, codec, Context("t", codec.prompt("find", [])), greedy)
+    assert done.logprobs == (0.0, -0.25)
+
+
+def test_a_server_with_other_logprobs_is_refused(codec):
+    with pytest.raises(PyVisionError, match="start it with --logprobs-mode processed_logprobs"):
+        by_ids(TokenServer([5], mode="raw_logprobs"), codec, Context("t", codec.prompt("f", [])))
+
+
+def test_a_server_without_token_ids_is_refused(codec, address):
+    async def main():
+        async with ServerClient(config_of(address, model="m")) as client:
+            await VLLMEngine(client, codec, ()).check()
+
+    with pytest.raises(PyVisionError, match=r"404 .*; must be a vLLM .*--enable-scale-out"):
+        asyncio.run(main())
 
 
 def test_runs_of_image_tokens():
