@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from pyvision_rl.data.needle_files import TEST_FILE, NeedleConfig, write_needle
-from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.errors import ConfigError, InputError, PyVisionError
 from pyvision_rl.eval.report import Report
 from pyvision_rl.eval.stage import EvalConfig, run_eval
 from pyvision_rl.eval.store import read_items_file
+from pyvision_rl.reward.judge_config import JudgeConfig
 from pyvision_rl.runs import RunReader
 from tests.eval.resumed_eval import config_of
+from tests.http import ChatServer, served
 
 
 @pytest.fixture
@@ -133,3 +136,87 @@ def test_a_folder_of_another_evaluation_is_refused(data, tmp_path):
     data.write_text(json.dumps(rows))
     assert run(few).overall.num_tasks == 2
     assert [record.id for record in read_items_file(out / "items.jsonl")][2:] == ["new"]
+
+
+def judged_by(url: str, **options) -> JudgeConfig:
+    prices = {"usd_per_million_input": 1000.0, "usd_per_million_output": 5000.0}
+    return JudgeConfig("judge-7b", f"{url}/v1", max_retries=1, backoff_s=0.01, **prices | options)
+
+
+@pytest.fixture
+def to_judge(data) -> Path:
+    """The tasks, with questions that differ and answers that no rule decides on."""
+    rows = json.loads(data.read_text())
+    for at, row in enumerate(rows):
+        row |= {"question": f"{row['question']} ({at})", "answer": f"it is {at}", "rule": "judge"}
+    data.write_text(json.dumps(rows))
+    return data
+
+
+def third_is_right(messages: list[dict]) -> str:
+    """A verdict that depends on the gold answer."""
+    (gold,) = re.findall(r"it is (\d+)", messages[-1]["content"])
+    return "1" if int(gold) % 3 == 0 else "0"
+
+
+def test_a_judge_decides_and_its_cost_is_in_the_result(to_judge, tmp_path):
+    usage = {"prompt_tokens": 100, "completion_tokens": 2}
+    judge = ChatServer(write=third_is_right, usage=usage)
+    with served(judge.app()) as url:
+        config = config_of(to_judge, tmp_path / "run", judge=judged_by(url))
+        report = run(config)
+        asked = len(judge.bodies)
+        summary = RunReader(tmp_path / "run").summary()
+        assert run(config) == report
+        assert len(judge.bodies) == asked
+    records = read_items_file(tmp_path / "run" / "items.jsonl")
+    golds = {row["id"]: int(row["answer"].split()[-1]) for row in json.loads(to_judge.read_text())}
+    answered = [record for record in records if record.samples[0].answer]
+    assert asked == len(answered) > 2
+    for record in answered:
+        assert record.accuracies == (float(golds[record.id] % 3 == 0),)
+    right = sum(record.accuracies[0] for record in records)
+    assert right > 0
+    assert report.overall.accuracy == right / 12
+    cost = {
+        "asked": asked,
+        "cached": 0,
+        "requests": asked,
+        "input_tokens": 100 * asked,
+        "output_tokens": 2 * asked,
+        "usd": pytest.approx(asked * (100 * 1000 + 2 * 5000) / 1e6),
+    }
+    assert summary is not None
+    assert summary["judge"] == cost
+    assert RunReader(tmp_path / "run").summary() == summary
+    (row,) = RunReader(tmp_path / "run").metrics()
+    assert row.values["judge/usd"] == cost["usd"]
+
+
+def test_a_judge_that_stays_down_ends_it_and_nothing_is_scored_as_wrong(to_judge, tmp_path):
+    judge = ChatServer()
+
+    def write(messages: list[dict]) -> str:
+        if len(judge.bodies) == 2:
+            judge.failures = [(503, "busy")] * 100
+        return third_is_right(messages)
+
+    judge.write = write
+    with served(judge.app()) as url:
+        config = config_of(to_judge, tmp_path / "run", judge=judged_by(url))
+        with pytest.raises(PyVisionError, match="gave up after 2 attempts: status 503 busy"):
+            run(config)
+        assert RunReader(tmp_path / "run").summary() is None
+        done = read_items_file(tmp_path / "run" / "items.jsonl")
+        assert sum(record.samples[0].answer is not None for record in done) == 2
+        judge.failures, judge.write = [], third_is_right
+        judge.bodies.clear()
+        resumed = run(config)
+        asked = len(judge.bodies)
+        straight = run(replace(config, out=str(tmp_path / "straight")))
+    assert resumed == straight
+    summary = RunReader(tmp_path / "run").summary()
+    assert summary is not None
+    assert summary == RunReader(tmp_path / "straight").summary()
+    assert isinstance(summary["judge"], dict)
+    assert summary["judge"]["requests"] == asked + 2
