@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def _header(config: AblateConfig, columns: Sequence[Column]) -> list[str]:
     seeds = ", ".join(map(str, config.seeds))
     return [
         f"Means over seeds {seeds} with 95 % intervals (Student), after {config.rl.num_steps} "
-        f"steps, on {config.needle.num_test} unseen items; training columns are of the last "
+        f"steps or as many as taught something, on {config.needle.num_test} unseen items; training columns are of the last "
         f"{LAST_STEPS} steps.",
         "",
         "| " + " | ".join(names) + " |",
@@ -200,9 +201,9 @@ def _draw_arm(axes: Axes, arm: ArmRuns, key: str, colour: str) -> None:
     series = [[(step, values[key]) for step, values in curve] for curve in arm.curves]
     for points in series:
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, alpha=0.45)
-    steps = [step for step, _ in series[0]]
-    means = [
-        math.fsum(points[place][1] for points in series) / len(series)
-        for place in range(len(steps))
-    ]
-    axes.plot(steps, means, color=colour, linewidth=2.2, label=arm.arm.name)
+    at: dict[int, list[float]] = defaultdict(list)  # an arm may end early with one of the seeds
+    for points in series:
+        for step, value in points:
+            at[step].append(value)
+    means = [math.fsum(values) / len(values) for values in at.values()]
+    axes.plot(list(at), means, color=colour, linewidth=2.2, label=arm.arm.name)

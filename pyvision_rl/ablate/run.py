@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,15 @@ from pathlib import Path
 from pyvision_rl.ablate.config import AblateConfig, Run, all_runs
 from pyvision_rl.ablate.report import write_report
 from pyvision_rl.data.needle_files import TEST_FILE, TRAIN_FILE, write_needle
+from pyvision_rl.errors import SelectionError
 from pyvision_rl.eval.stage import run_eval
+from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.train import train
 from pyvision_rl.runs import RunReader
 from pyvision_rl.runs.folder import SUMMARY
 from pyvision_rl.sandbox import SandboxPool
+
+logger = logging.getLogger(__name__)
 
 RUNS, EVALS, DATA = "runs", "evals", "data"
 
@@ -40,7 +45,7 @@ async def _do_run(
         return
     rl = replace(run.config, data=str(out / DATA / TRAIN_FILE), out=str(out / RUNS / run.name))
     steps = rl.num_steps
-    checkpoint = _finished(Path(rl.out), steps) or await train(
+    checkpoint = _finished(Path(rl.out), steps) or await _train(
         rl, lambda step, metrics: on_step(title, step, steps, metrics), pool
     )
     judged = replace(
@@ -51,6 +56,22 @@ async def _do_run(
         evaluate=replace(config.eval.evaluate, seed=rl.seed),
     )
     await run_eval(judged, lambda done, total: None, pool)
+
+
+async def _train(
+    rl: RLConfig, on_step: Callable[[int, Mapping[str, float]], None], pool: SandboxPool
+) -> Path:
+    """The last checkpoint. An arm that has nothing left to learn from ends there: that is a result
+    too.
+    """
+    try:
+        return await train(rl, on_step, pool)
+    except SelectionError as error:
+        kept = RunReader(Path(rl.out)).checkpoints()
+        if not kept:
+            raise
+        logger.warning("%s: ends after step %d: %s", rl.out, kept[-1].step, error)
+        return kept[-1].path
 
 
 def _finished(folder: Path, num_steps: int) -> Path | None:

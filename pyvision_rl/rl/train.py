@@ -14,7 +14,7 @@ from typing import Protocol
 from pyvision_rl.data.bad_rows import BadRows
 from pyvision_rl.data.mixture import open_task_sets
 from pyvision_rl.data.stream import TaskSet, TaskStream
-from pyvision_rl.errors import MediaError
+from pyvision_rl.errors import MediaError, SelectionError
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.reward.grading import StageGrader, open_grader
@@ -105,6 +105,8 @@ async def run_loop(
 ) -> Path:
     """All steps from where the run folder stands, whoever plays and learns.
 
+    Raises SelectionError, with a checkpoint of what was learned until then, where nothing drawn
+    teaches anything; started again, the run draws other tasks.
     `may_change`: dotted keys of the configuration that a resumed run may set anew.
     """
     stream = TaskStream(tasks, config.seed)
@@ -123,9 +125,15 @@ async def run_loop(
             loop = _Loop(config, learner, stream, grader)
             step = loop.restore(run)
             async with opened_play as play:
+                metrics: dict[str, float] = {}
                 while step < config.num_steps:
+                    try:
+                        metrics = await loop.step(play, run, step + 1)
+                    except SelectionError:
+                        if metrics and step % config.checkpoint_every:
+                            run.checkpoints.save(step, loop.save, metrics)
+                        raise
                     step += 1
-                    metrics = await loop.step(play, run, step)
                     metrics |= loop.watch(run, step, metrics)
                     run.log(step, metrics)
                     if step % config.checkpoint_every == 0 or step == config.num_steps:

@@ -161,3 +161,16 @@ def test_a_study_goes_on_where_it_stands(tmp_path):
     assert steps[2:] == ["std_sorting = off, seed 0"]
     assert len(table.read_text().split("\n\n")[1].splitlines()) == 6
     assert "Does a look pay?" in table.read_text()
+
+
+@pytest.mark.slow
+def test_an_arm_with_nothing_left_to_learn_from_is_judged_where_it_ends(tmp_path):
+    breaks = Ablation(
+        "rate", (Arm("low"), Arm("breaks", ("learner.learning_rate: 0.1", "select.max_rounds: 2")))
+    )
+    config = replace(config_for(tmp_path, breaks), common=("num_steps: 2",))
+    steps: list[tuple[str, int]] = []
+    table = asyncio.run(run_ablations(config, lambda title, step, *_: steps.append((title, step))))
+    assert [step for title, step in steps if "low, seed 0" in title] == [1, 2]
+    assert [step for title, step in steps if "breaks, seed 0" in title] == [1]
+    assert "| rate | breaks | 0.00 " in table.read_text()

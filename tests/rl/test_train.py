@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from pyvision_rl.data.needle_files import TRAIN_FILE, NeedleConfig, write_needle
 from pyvision_rl.data.needle_video_files import TRAIN_FILE as CLIPS_FILE
 from pyvision_rl.data.needle_video_files import NeedleVideoConfig, write_needle_video
-from pyvision_rl.errors import InputError
+from pyvision_rl.errors import InputError, SelectionError
 from pyvision_rl.model.hf_engine import EngineConfig
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.lora import LoRAConfig
@@ -98,6 +98,22 @@ def test_a_run_learns_records_and_resumes_bit_by_bit(data, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(resumed)
     assert tokenizer is not None
     assert tokenizer.eos_token == "<|im_end|>"
+
+
+def test_what_was_learned_is_kept_where_nothing_more_can_be(data, tmp_path):
+    # The first update breaks the policy: every answer is wrong from then on.
+    config = replace(
+        config_for(data, tmp_path / "run", 3),
+        checkpoint_every=3,
+        learner=LearnerConfig(learning_rate=0.1),
+        select=SelectConfig(oversample=6, num_groups=2, max_rounds=1),
+    )
+    with pytest.raises(SelectionError, match="6 groups drawn in 1 rounds, 0 usable"):
+        run(config)
+    assert [checkpoint.step for checkpoint in RunReader(tmp_path / "run").checkpoints()] == [1]
+    with pytest.raises(SelectionError, match="6 groups drawn in 1 rounds, 0 usable"):
+        run(config)  # goes on from there
+    assert [row.step for row in RunReader(tmp_path / "run").metrics()] == [1]
 
 
 def test_carried_groups_survive_a_resume_bit_by_bit(data, tmp_path):
