@@ -129,8 +129,8 @@ def _header(config: AblateConfig, columns: Sequence[Column]) -> list[str]:
     seeds = ", ".join(map(str, config.seeds))
     return [
         f"Means over seeds {seeds} with 95 % intervals (Student), after {config.rl.num_steps} "
-        f"steps or as many as taught something, on {config.needle.num_test} unseen items; training columns are of the last "
-        f"{LAST_STEPS} steps.",
+        f"steps or as many as taught something, on {config.needle.num_test} unseen items; "
+        f"training columns are of the last {LAST_STEPS} steps.",
         "",
         "| " + " | ".join(names) + " |",
         "|" + "---|" * len(names),

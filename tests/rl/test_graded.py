@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pyvision_rl.data.bad_rows import BadRows
 from pyvision_rl.data.needle_files import TRAIN_FILE, NeedleConfig, write_needle
 from pyvision_rl.errors import ConfigError, InputError, MediaError, PyVisionError
 from pyvision_rl.model.hf_engine import EngineConfig
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.reward.judge_config import JudgeConfig
-from pyvision_rl.data.bad_rows import BadRows
 from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.learner import LearnerConfig
 from pyvision_rl.rl.select import SelectConfig
