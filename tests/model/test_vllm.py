@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import socket
@@ -12,13 +13,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
 
+from pyvision_rl.errors import PyVisionError
+from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.engine import SamplingParams
 from pyvision_rl.model.hf_engine import EngineConfig, HFEngine
 from pyvision_rl.model.images import PixelLimits
@@ -79,6 +82,7 @@ def address(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         *("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "4"),
         *("--enforce-eager", "--limit-mm-per-prompt", '{"image": 8, "video": 0}'),
         *("--enable-scale-out", "--logprobs-mode", "processed_logprobs"),
+        *("--mm-processor-kwargs", json.dumps(asdict(PIXELS))),
     ]
     loads = subprocess.run([PYTHON, "-c", "import torchvision"], capture_output=True, check=False)
     around = {"PYTHONPATH": str(CPU_TORCH)} if loads.returncode else {}
@@ -167,7 +171,9 @@ class TestVLLMEngine(EngineContract):
         banned = never_written(self.codec, self.policy.vocabulary_size)
         assert banned == self.policy.banned_ids
         async with ServerClient(config_of(self.address, self.policy)) as client:
-            yield VLLMEngine(client, self.codec, banned)
+            engine = VLLMEngine(client, self.codec, banned)
+            await engine.check()
+            yield engine
 
     @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
     def test_its_logprobs_are_those_of_the_learner(self, temperature):
@@ -189,6 +195,24 @@ class TestVLLMEngine(EngineContract):
             assert len(sampled) >= 4
             assert torch.allclose(torch.tensor(sampled), here, rtol=0, atol=1e-4)
 
+    def test_logprobs_under_top_k_are_unknown(self):
+        """vLLM's own would be of the five tokens that are left; the learner's are of all."""
+        params = SamplingParams(max_tokens=12, top_k=5, stop=())
+        (done,) = self.run((self.context(picture(1)), params, 0))
+        assert done.token_ids
+        assert all(math.isnan(logprob) for logprob in done.logprobs)
+
+    def test_other_limits_of_pixels_are_refused(self):
+        pixels = PixelLimits(PIXELS.min_pixels, 4 * PIXELS.max_pixels)
+        codec = ChatCodec(self.codec.tokenizer, pixels)
+
+        async def main():
+            async with ServerClient(config_of(self.address, self.policy)) as client:
+                await VLLMEngine(client, codec, ()).check()
+
+        with pytest.raises(PyVisionError, match=r"tokens of an image of .* --mm-processor-kwargs"):
+            asyncio.run(main())
+
     def test_greedy_is_what_our_own_engine_writes(self):
         async def both():
             context = self.context(picture(1), picture(2, 84, 112))
@@ -207,13 +231,12 @@ def test_greedy_chat_is_what_our_own_engine_writes(address, policy):
 
     async def both():
         codec = policy.codec
-        prompt = codec.prompt("Which digit is on the red tag?", [picture(1, 168, 168)])
         async with ServerClient(replace(config_of(address, policy), api="chat")) as client:
             served = await play(ServerEngine(client, codec), codec, 4, params=GREEDY)
         async with HFEngine(policy, EngineConfig()) as engine:
-            return prompt, served, await play(engine, codec, 4, params=GREEDY)
+            return served, await play(engine, codec, 4, params=GREEDY)
 
-    _, served, own = asyncio.run(both())
+    served, own = asyncio.run(both())
     assert served.images
     assert [turn.completion.text.strip() for turn in served.turns] == [
         turn.completion.text.strip() for turn in own.turns
