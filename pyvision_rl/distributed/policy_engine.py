@@ -14,12 +14,13 @@ from tensordict import NonTensorData, TensorDict
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from verl.utils.tensordict_utils import nested_tensor_from_tensor_list
 from verl.utils.transformers_compat import unpack_visual_output
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
 from pyvision_rl.distributed.mapping import FREEZE_VISION, TRAIN_ALL
-from pyvision_rl.distributed.rows import IMAGES, MEDIA
+from pyvision_rl.distributed.rows import IMAGES, MEDIA, POSITIONS
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.inputs import make_patches
@@ -53,8 +54,12 @@ class PolicyEngine(FSDPEngineWithLMHead):
     def prepare_model_inputs(
         self, micro_batch: TensorDict
     ) -> tuple[dict[str, Tensor], dict[str, object]]:
-        """As verl does it, and the patches of all rows' images in order."""
-        inputs, outputs = super().prepare_model_inputs(micro_batch.exclude(MEDIA))
+        """As verl does it, with our positions, and the patches of all rows' images in order."""
+        rows = micro_batch.exclude(MEDIA, POSITIONS)
+        # verl wants [4, T] of each row.
+        positions = [of_row.T for of_row in micro_batch[POSITIONS].unbind()]
+        rows["position_ids"] = nested_tensor_from_tensor_list(positions)
+        inputs, outputs = super().prepare_model_inputs(rows)
         images = images_of(micro_batch[MEDIA])
         if images:
             # Sizes are final: the processor's own pixel limits are never asked.

@@ -18,6 +18,9 @@ from pyvision_rl.model.inputs import mrope_positions
 MEDIA = "multi_modal_inputs"
 IMAGES = "images"
 """verl's name for what a row has besides tokens, and the key of the images in it."""
+POSITIONS = "token_positions"
+"""Positions, a row a token: the queue takes what is as long as a trajectory by its first side, so
+that verl's own `position_ids`, the other way round, are misread where all rows are equally long."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def make_row(sample: Sample, prompt_tokens: int, image_pad_id: int) -> Row:
         "prompts": token_ids[:prompt_tokens],
         "responses": token_ids[prompt_tokens:],
         "input_ids": token_ids,
-        # Text position, then time, row and column: [4, T].
-        "position_ids": torch.cat([torch.arange(length)[None], places]),
+        # Text position, then time, row and column: [T, 4].
+        POSITIONS: torch.cat([torch.arange(length)[None], places]).T.contiguous(),
         "response_mask": mask,
         "loss_mask": mask,
         "rollout_log_probs": torch.tensor(sample.logprobs[prompt_tokens:]),

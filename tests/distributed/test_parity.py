@@ -143,14 +143,18 @@ def off_policy(sample: Sample) -> Sample:
 
 
 def rows_of(samples, policy, max_tokens: int):
-    """What a worker gets from the queue."""
+    """What a worker has got from the queue: packed by the queue, and looked at by verl's worker."""
+    from tensordict import TensorDict
+    from transfer_queue.storage.managers.simple_storage_manager import AsyncSimpleStorageManager
     from verl.utils import tensordict_utils as tu
-    from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
     from pyvision_rl.distributed.rows import make_rows
 
     rows = make_rows(samples, policy.codec.image_pad_id, 1, seed=0)
-    data = list_of_dict_to_tensordict([row.fields for row in rows])
+    pack = AsyncSimpleStorageManager._pack_field_values
+    packed = {name: pack([row.fields[name] for row in rows]) for name in rows[0].fields}
+    data = TensorDict(packed, batch_size=[len(rows)])
+    tu.maybe_fix_3d_position_ids(data)
     tu.assign_non_tensor(
         data,
         use_remove_padding=False,
@@ -194,6 +198,23 @@ def test_loss_and_gradient_are_those_of_the_embedded_learner(
     worst = max(float((theirs[name] - ours[name]).abs().max()) for name in ours)
     assert worst < 1e-5
     assert max(float(gradient.abs().max()) for gradient in ours.values()) > 1e-3
+
+
+@pytest.mark.parametrize("chosen", [range(7), [4], [4, 4]], ids=["all", "one", "equally long"])
+def test_tokens_have_the_probability_with_which_they_were_sampled(
+    config, policy, groups, engine, chosen
+):
+    from pyvision_rl.distributed.loss import loss_function
+
+    kept = make_samples(select(groups, SELECT).kept)
+    samples = [kept[place] for place in chosen]
+    assert max(len(sample.images) for sample in samples) >= 2
+    data = rows_of(samples, policy, max_tokens=4000)
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        found = engine.forward_backward_batch(data, loss_function(config.learner.loss))
+        engine.optimizer_zero_grad()
+    assert found["metrics"]["probs_diff_max"].aggregate() < 1e-6
 
 
 def embedded_step(

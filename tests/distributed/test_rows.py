@@ -31,7 +31,7 @@ def test_a_row_is_prompt_and_response_with_the_positions_of_its_images():
     assert fields["response_mask"].tolist() == [1, 1, 0, 1]
     assert fields["rollout_log_probs"].tolist() == [-0.5, -0.5, 0, -0.5]
     # text counts on; the image stands at 1 with columns 1 and 2, and what follows goes on at 3
-    assert fields["position_ids"].tolist() == [
+    assert fields["token_positions"].T.tolist() == [
         [0, 1, 2, 3, 4, 5, 6, 7],
         [0, 1, 1, 3, 4, 5, 6, 7],
         [0, 1, 1, 3, 4, 5, 6, 7],
