@@ -11,15 +11,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
-    from pyvision_rl.sandbox.pool import Layer, Runtime, SandboxPool
+    from pyvision_rl.sandbox.pool import Layer, SandboxPool
+    from pyvision_rl.sandbox.runtime import Runtime
 
 __all__ = ["CellResult", "Layer", "ResultKind", "Runtime", "SandboxConfig", "SandboxPool"]
-OF_CONFIG = ("CellResult", "ResultKind", "SandboxConfig")
+HOMES = {
+    "CellResult": "config",
+    "Layer": "pool",
+    "ResultKind": "config",
+    "Runtime": "runtime",
+    "SandboxConfig": "config",
+    "SandboxPool": "pool",
+}
 
 
 def __getattr__(name: str) -> object:
     """Import `name` from its module."""
-    if name not in __all__:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "config" if name in OF_CONFIG else "pool"
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -22,7 +22,8 @@ from pyvision_rl.sandbox.peers import (
     fresh_interpreter_cpu_s,
     start_jupyter_kernel,
 )
-from pyvision_rl.sandbox.pool import Runtime, SandboxPool
+from pyvision_rl.sandbox.pool import SandboxPool
+from pyvision_rl.sandbox.runtime import Runtime
 
 CROP = "import time\nt = time.process_time()\nplt.imshow(image_clue_0.crop((84, 84, 168, 168)))\n"
 SHOWN = CROP + "plt.show()\nprint(time.process_time() - t)"

@@ -24,7 +24,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.sandbox import remote_wire
 from pyvision_rl.sandbox.config import SandboxConfig
-from pyvision_rl.sandbox.pool import Runtime, SandboxPool
+from pyvision_rl.sandbox.pool import SandboxPool
+from pyvision_rl.sandbox.runtime import Runtime
 from pyvision_rl.sandbox.wire import WireError
 
 log = logging.getLogger(__name__)
