@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import pyvision_rl.configs
 from pyvision_rl.cli.main import main
+from pyvision_rl.cli.parse import split_dry_run
+from tests.http import ChatServer, served, unused_address
 
 NEEDED = ("--policy.model", "m", "--data", "none.json", "--out", "o")
 
@@ -30,6 +33,19 @@ def tasks(tmp_path, image_file) -> Path:
     row = {"id": "a", "question": "?", "answer": "7", "image_path": image_file.name}
     path.write_text(json.dumps([row]))
     return path
+
+
+@pytest.fixture
+def traces(tmp_path) -> Path:
+    path = tmp_path / "traces.json"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "7"}]
+    path.write_text(json.dumps([{"conversations": turns}]))
+    return path
+
+
+@pytest.fixture
+def shipped_ablation() -> str:
+    return str(Path(pyvision_rl.configs.__file__).parent / "ablate" / "tiny.yaml")
 
 
 def test_help_names_every_command(monkeypatch, capsys):
@@ -120,3 +136,68 @@ def test_a_dry_run_writes_nothing(run, tasks, tmp_path):
     assert code == 2
     assert line == "pyvision-rl: rl: this would not run as it is; see above"
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "is_dry", "others"),
+    [
+        (["--dry-run"], True, []),
+        (["--dry_run", "--config", "x"], True, ["--config", "x"]),
+        (["--dry-run", "true", "--out", "o"], True, ["--out", "o"]),
+        (["video", "--dry_run=false"], False, ["video"]),
+        (["--dry-run", "video", "--memory-gb", "3"], True, ["video"]),
+    ],
+)
+def test_the_ways_to_ask_for_a_dry_run(words, is_dry, others):
+    options, left = split_dry_run(words)
+    assert (options.dry_run, left) == (is_dry, others)
+    assert options.memory_gb == (3 if "--memory-gb" in words else 0)
+
+
+def test_every_stage_has_a_dry_run(run, tasks, traces, tmp_path, shipped_ablation):
+    before = sorted(tmp_path.rglob("*"))
+    policy = ["--policy.model", "tiny", "--data", str(tasks), "--out", "o"]
+    model = ["--model", "tiny"]
+    stages = {
+        ("quickstart",): ["--out", "o"],
+        ("quickstart", "video"): ["--out", "o"],
+        ("sft",): ["--policy.model", "tiny", "--data", str(traces), "--out", "o"],
+        ("rl",): policy,
+        ("eval",): policy,
+        ("ablate",): ["--config", shipped_ablation, "--rl.policy.model", "tiny", "--out", "o"],
+        ("serve",): [*model, "--port", unused_address().rpartition(":")[2]],
+    }
+    for command, options in stages.items():
+        assert run(*command, *options, "--dry-run", "--memory-gb", "64") == (0, []), command
+    with served(ChatServer().app()) as url:
+        teacher = ["--server", f"{url}/v1", "--endpoint.tokenizer", "tiny"]
+        words = ["--data", str(tasks), "--out", "o", *teacher, "--dry-run"]
+        assert run("data", "synthesize", *words) == (0, [])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_dry_run_finds_wrong(run, tasks, traces, tmp_path, shipped_ablation):
+    (tmp_path / "file").write_text("")
+    tiny = ["--policy.model", "tiny", "--data", str(tasks)]
+    study = ["ablate", "--config", shipped_ablation, "--rl.policy.model", "tiny"]
+    teacher = ["data", "synthesize", "--data", str(tasks), "--server", unused_address() + "/v1"]
+    mistakes = {
+        ("eval", *tiny, "--out", "file"): "file: cannot be written",
+        ("eval", *tiny, "--out", "file/o"): "is a file",
+        ("rl", *tiny, "--out", "o", "--agent.rollout.prompt", "no.txt"): "no.txt",
+        ("sft", *tiny[:2], "--data", str(traces), "--out", "run"): "run: holds another run",
+        ("quickstart", "--out", "run"): "run: holds another run",
+        (*study, "--out", "file"): "file: cannot be written",
+        (*study, "--out", "other"): "other/data: holds something else than a needle data set",
+        ("ablate", "--config", shipped_ablation, "--rl.policy.model", "/none"): "model /none",
+        (*teacher, "--out", "o"): "gave up after 1 attempts: ConnectError",
+        ("serve", "--model", "tiny", "--server", "http://x/v1"): "either model",
+    }
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 5\n")
+    (tmp_path / "other" / "data").mkdir(parents=True)
+    (tmp_path / "other" / "data" / "mine.txt").write_text("")
+    for words, message in mistakes.items():
+        code, (line,) = run(*words, "--dry-run", "--memory-gb", "64")
+        assert code == (1 if "ConnectError" in message else 2)
+        assert message in line

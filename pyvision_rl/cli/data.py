@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pyvision_rl.cli.parse import parse_config
+from pyvision_rl.cli.parse import parse_config, show_dry_run, split_dry_run
 from pyvision_rl.errors import ConfigError
 
 
@@ -49,7 +49,12 @@ def synthesize(arguments: list[str]) -> int:
     from pyvision_rl.console import say, stage
     from pyvision_rl.sft.synthesize import SynthesizeConfig, run_synthesize
 
+    options, arguments = split_dry_run(arguments)
     config = parse_config("data synthesize", SynthesizeConfig, arguments)
+    if options.dry_run:
+        from pyvision_rl.preflight.dry_synthesize import dry_run_synthesize
+
+        return show_dry_run("data synthesize", dry_run_synthesize(config))
     with stage("synthesis") as bar:
         result = asyncio.run(run_synthesize(config, bar.advance))
     for line in result.lines():

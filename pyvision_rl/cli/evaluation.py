@@ -77,5 +77,11 @@ def serve(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         raise missing_extra("serve", error) from error
 
-    asyncio.run(run_serve(parse_config("serve", ServeConfig, arguments)))
+    options, arguments = split_dry_run(arguments)
+    config = parse_config("serve", ServeConfig, arguments)
+    if options.dry_run:
+        from pyvision_rl.preflight.dry_serve import dry_run_serve
+
+        return show_dry_run("serve", dry_run_serve(config, options.memory_gb))
+    asyncio.run(run_serve(config))
     return 0

@@ -47,7 +47,14 @@ def usage() -> str:
     """The commands, a line each."""
     lines = [f"usage: {PROG} COMMAND [--config FILE] [--key value ...]", ""]
     lines += [f"  {name:<12}{command.help}" for name, command in COMMANDS.items()]
-    return "\n".join([*lines, "", f"{PROG} COMMAND --help lists the keys of a command."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{PROG} COMMAND --help lists the keys of a command. --dry-run: quickstart, sft, rl,",
+            "eval, ablate, data synthesize and serve say what they would do, and do nothing.",
+        ]
+    )
 
 
 def prepare_torch() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import itertools
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     ConfigT = TypeVar("ConfigT", bound=DataclassInstance)
 
 PROG = "pyvision-rl"
+TRUTH = ("true", "false", "yes", "no")
 
 
 def parse_config(
@@ -69,18 +70,23 @@ def names_key(key: str, arguments: list[str]) -> bool:
 
 
 def split_dry_run(arguments: list[str]) -> tuple[DryRunConfig, list[str]]:
-    """The options of a dry run, and the other arguments."""
+    """The options of a dry run, and the other arguments: `--dry-run`, `--dry_run true` ..."""
     from pyvision_rl.preflight.options import DryRunConfig
 
-    names = ("--dry_run", "--memory_gb")
     mine: list[str] = []
     others: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word in names:
-            mine += [word, *itertools.islice(words, 1)]
-        else:
-            (mine if word.startswith(tuple(f"{name}=" for name in names)) else others).append(word)
+    words = deque(arguments)
+    while words:
+        word = words.popleft()
+        name, equals, value = word.partition("=")
+        name = name.replace("-", "_")
+        if name not in ("__dry_run", "__memory_gb"):
+            others.append(word)
+            continue
+        if not equals:
+            is_value = words and (name == "__memory_gb" or words[0].lower() in TRUTH)
+            value = words.popleft() if is_value else "true"
+        mine.append(f"--{name[2:]}={value}")
     return parse_config("dry_run", DryRunConfig, mine), others
 
 

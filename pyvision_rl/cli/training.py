@@ -6,7 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pyvision_rl.cli.parse import is_dry_run, missing_extra, parse_config, split_dry_run
+from pyvision_rl.cli.parse import (
+    is_dry_run,
+    missing_extra,
+    parse_config,
+    show_dry_run,
+    split_dry_run,
+)
 
 if TYPE_CHECKING:
     from pyvision_rl.distributed.config import DistributedConfig
@@ -23,18 +29,25 @@ def quickstart(arguments: list[str]) -> int:
         run_video_quickstart,
     )
 
+    options, arguments = split_dry_run(arguments)
     is_video = arguments[:1] == ["video"]
     name = "quickstart_video.yaml" if is_video else "quickstart.yaml"
     shipped = resources.files("pyvision_rl.configs") / name
     with resources.as_file(shipped) as path:
         defaults = ["--config", str(path)]
         if is_video:
-            command = "quickstart video"
-            config = parse_config(command, VideoQuickstartConfig, arguments[1:], defaults)
-            asyncio.run(run_video_quickstart(config))
+            command, words = "quickstart video", arguments[1:]
+            config = parse_config(command, VideoQuickstartConfig, words, defaults)
         else:
-            images = parse_config("quickstart", QuickstartConfig, arguments, defaults)
-            asyncio.run(run_quickstart(images))
+            config = parse_config("quickstart", QuickstartConfig, arguments, defaults)
+    if options.dry_run:
+        from pyvision_rl.quickstart.dry_run import dry_run_quickstart
+
+        return show_dry_run("quickstart", dry_run_quickstart(config, options.memory_gb))
+    if isinstance(config, VideoQuickstartConfig):
+        asyncio.run(run_video_quickstart(config))
+    else:
+        asyncio.run(run_quickstart(config))
     return 0
 
 
@@ -104,7 +117,12 @@ def ablate(arguments: list[str]) -> int:
     from pyvision_rl.ablate.run import run_ablations
     from pyvision_rl.console import say, stage
 
+    options, arguments = split_dry_run(arguments)
     config = parse_config("ablate", AblateConfig, arguments)
+    if options.dry_run:
+        from pyvision_rl.ablate.dry_run import dry_run_ablations
+
+        return show_dry_run("ablate", dry_run_ablations(config, options.memory_gb))
     with stage("ablations") as bar:
 
         def on_step(title: str, step: int, total: int, metrics: Mapping[str, float]) -> None:

@@ -28,7 +28,7 @@ def write_once(
     `write` leaves `config` in `plans_file`. A folder that already holds this very set is left as it
     is; any other content raises InputError. `name` is what messages call the set.
     """
-    if _is_written(folder, name, plans_file, config):
+    if is_written(folder, name, plans_file, config):
         log.info("%s: %s is there already", name, folder)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,8 @@ def write_once(
         raise
 
 
-def _is_written(folder: Path, name: str, plans_file: str, config: Mapping[str, object]) -> bool:
+def is_written(folder: Path, name: str, plans_file: str, config: Mapping[str, object]) -> bool:
+    """Whether a folder holds this very set. InputError where it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:

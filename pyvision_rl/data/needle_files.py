@@ -10,7 +10,7 @@ from random import Random
 
 from PIL import Image
 
-from pyvision_rl.data.generated import write_json, write_once
+from pyvision_rl.data.generated import is_written, write_json, write_once
 from pyvision_rl.data.needle import (
     KINDS,
     MAX_ITEMS,
@@ -76,6 +76,11 @@ def write_needle(folder: Path, config: NeedleConfig) -> None:
     write_once(
         folder, "needle", PLANS_FILE, asdict(config), lambda partial: _write_files(partial, config)
     )
+
+
+def needle_is_written(folder: Path, config: NeedleConfig) -> bool:
+    """Whether the folder holds this very set. InputError where it holds anything else."""
+    return is_written(folder, "needle", PLANS_FILE, asdict(config))
 
 
 def load_plans(folder: Path) -> dict[str, NeedlePlan]:

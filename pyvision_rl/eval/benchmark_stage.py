@@ -131,6 +131,8 @@ def resolve(config: BenchmarkConfig) -> BenchmarkConfig:
         rollout = replace(rollout, max_tool_calls=0, prompt="direct", video=frames)
     return replace(
         config,
+        # A run folder's newest checkpoint may be another one when this run is resumed.
+        model=resolve_model(config.model),
         num_samples=config.num_samples or decoding.num_samples,
         temperature=temperature,
         top_k=top_k,
@@ -185,7 +187,7 @@ async def run_benchmark(
         if left and agent is not None:
             await _play(config, benchmark, replace_rollout(agent, config), left, store, progress)
         elif left:
-            policy = replace(config.policy, model=resolve_model(config.model))
+            policy = replace(config.policy, model=config.model)
             server = replace(config.endpoint, url=config.server)
             async with open_any_agent(policy, server, config.agent) as opened:
                 await _play(config, benchmark, opened, left, store, progress)

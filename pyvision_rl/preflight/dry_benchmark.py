@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from pyvision_rl.errors import ConfigError
-from pyvision_rl.eval.benchmark_stage import BenchmarkConfig, load_items, resolve
+from pyvision_rl.eval.benchmark_stage import MAY_CHANGE, BenchmarkConfig, load_items, resolve
 from pyvision_rl.eval.benchmarks.item import BenchmarkItem, pick_scorer
 from pyvision_rl.eval.benchmarks.registry import BENCHMARKS
 from pyvision_rl.eval.evaluate import EvaluateConfig
 from pyvision_rl.eval.stage import EvalConfig
-from pyvision_rl.model.server_config import ServerConfig
-from pyvision_rl.preflight.dry_run import DryRun, check_memory
+from pyvision_rl.preflight.dry_run import DryRun, check_memory, check_prompts
+from pyvision_rl.preflight.out_folder import check_out, check_run_folder
+from pyvision_rl.preflight.served import check_served
 from pyvision_rl.runs.config import dump_config
 
 MAX_LABELS = 12
@@ -32,9 +32,14 @@ def dry_run_benchmark(config: BenchmarkConfig, memory_gb: float = 0.0) -> DryRun
     with tempfile.TemporaryDirectory(prefix="pyvision-dry-") as folder:
         items = load_items(replace(config, image_cache=folder))
     if config.server:
-        found, fits = [asyncio.run(_served(replace(config.endpoint, url=config.server)))], True
+        check_prompts(config.agent.rollout)
+        found, fits = [check_served(replace(config.endpoint, url=config.server))], True
     else:
         found, fits = check_memory(_as_stage(config), memory_gb)
+    if config.tool == "both":
+        out = check_out(config.out)
+    else:
+        out = check_run_folder(config.out, config, resume=True, may_change=MAY_CHANGE)
     scorer = pick_scorer(benchmark, config.protocol)
     lines = [
         dump_config(config).rstrip(),
@@ -43,6 +48,7 @@ def dry_run_benchmark(config: BenchmarkConfig, memory_gb: float = 0.0) -> DryRun
         f"{benchmark.title}, protocol {config.protocol}: {scorer.name}; "
         f"{len(items)} x {config.num_samples} episodes",
         *found,
+        out,
     ]
     return DryRun(tuple(lines), fits)
 
@@ -66,15 +72,3 @@ def _as_stage(config: BenchmarkConfig) -> EvalConfig:
         agent=config.agent,
         evaluate=EvaluateConfig(num_samples=num_samples, max_tasks=tasks),
     )
-
-
-async def _served(server: ServerConfig) -> str:
-    """One line that says what a server serves."""
-    try:
-        from pyvision_rl.model.server_client import ServerClient
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"a server needs {error.name}: pip install 'pyvision-rl[server]'"
-        ) from error
-    async with ServerClient(replace(server, max_retries=0)) as client:
-        return f"server {server.url}: serves {await client.model()}"

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from pyvision_rl.data.validate import validate_file
+from pyvision_rl.eval.stage import MAY_CHANGE as EVAL_MAY_CHANGE
+from pyvision_rl.eval.stage import EvalConfig
 from pyvision_rl.model.memory import MemoryEstimate
-from pyvision_rl.preflight.machine import GB, MB, available_memory, available_ram, free_disk
+from pyvision_rl.preflight.machine import GB, MB, available_memory, available_ram
+from pyvision_rl.preflight.out_folder import check_run_folder
 from pyvision_rl.preflight.plan import (
     StageConfig,
     changes_to_fit,
     estimate,
     shown_images_bytes,
 )
-from pyvision_rl.runs.config import dump_config
+from pyvision_rl.rl.config import RLConfig
+from pyvision_rl.rl.train import MAY_CHANGE as RL_MAY_CHANGE
+from pyvision_rl.rollout.episode import RolloutConfig
+from pyvision_rl.rollout.prompts import load_template
+from pyvision_rl.rollout.setup import load_setup
+from pyvision_rl.runs.config import dump_config, resolve_model
+from pyvision_rl.sft.stage import SFTConfig
 
 MAX_PROBLEMS = 10
 
@@ -30,16 +38,35 @@ class DryRun:
 def dry_run(config: StageConfig, memory_gb: float = 0.0) -> DryRun:
     """Check a stage's configuration, data and memory; `memory_gb` 0 is what its device has free.
 
-    Raises InputError or ConfigError for a model that cannot be used.
+    Raises InputError or ConfigError for a model, a prompt or a run folder that cannot be used.
     """
     report = validate_file(config.data, image_root=config.image_root or None)
     memory, fits = check_memory(config, memory_gb)
     lines = [dump_config(config).rstrip(), "", *report.lines(MAX_PROBLEMS), "", *memory]
-    return DryRun(tuple(lines), report.ok and fits)
+    return DryRun((*lines, _out(config)), report.ok and fits)
+
+
+def _out(config: StageConfig) -> str:
+    if isinstance(config, EvalConfig):
+        policy = replace(config.policy, model=resolve_model(config.policy.model))
+        resolved = replace(config, policy=policy)
+        return check_run_folder(config.out, resolved, resume=True, may_change=EVAL_MAY_CHANGE)
+    if isinstance(config, RLConfig):
+        return check_run_folder(config.out, config, resume=True, may_change=RL_MAY_CHANGE)
+    return check_run_folder(config.out, config, resume=False)
+
+
+def check_prompts(rollout: RolloutConfig) -> None:
+    """Raise InputError for a prompt or a setup program that cannot be used."""
+    load_template(rollout.prompt)
+    load_template(rollout.video.template)
+    load_setup(rollout.setup)
 
 
 def check_memory(config: StageConfig, memory_gb: float) -> tuple[list[str], bool]:
     """What the stage's model and images need, beside what there is; and whether that is enough."""
+    agent = config.unseen.agent if isinstance(config, SFTConfig) else config.agent
+    check_prompts(agent.rollout)
     parts = estimate(config)
     available = int(memory_gb * GB) or available_memory(config.policy.device)
     memory, fits = _memory(config, parts, available)
@@ -77,14 +104,12 @@ def _memory(
 
 def _host(config: StageConfig) -> list[str]:
     """What a step needs beside the model, on the machine itself."""
-    lines = []
     if images := shown_images_bytes(config):
-        lines.append(
+        return [
             f"RAM: {images / GB:.2f} GB of shown images a step, one of full size a call "
             f"({available_ram() / GB:.2f} GB free)"
-        )
-    free = free_disk(Path(config.out))
-    return [*lines, f"disk: {free / GB:.1f} GB free at {config.out}"]
+        ]
+    return []
 
 
 def _bytes(size: int) -> str:

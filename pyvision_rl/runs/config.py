@@ -21,7 +21,7 @@ CHECKPOINTS = "checkpoints"
 def resolve_model(model: str) -> str:
     """A run folder stands for its newest checkpoint; anything else is returned as it is."""
     folder = Path(model) / CHECKPOINTS
-    if not folder.is_dir():
+    if not model or not folder.is_dir():
         return model
     found = list_checkpoints(folder)
     if not found:

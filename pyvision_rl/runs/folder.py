@@ -86,7 +86,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
         try:
-            resumed = _check(path, config_yaml, resume, may_change)
+            resumed = holds_run(path, config_yaml, resume=resume, may_change=may_change)
             remove_leftovers(path)
             write_file(path / CONFIG, config_yaml.encode())
             tracker = open_tracker(track, path, config_yaml)
@@ -219,8 +219,10 @@ def _lock_exclusively(lock: int) -> None:
     return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _check(path: Path, config_yaml: str, resume: bool, may_change: Collection[str]) -> bool:
-    """Whether the folder holds this very run already."""
+def holds_run(
+    path: Path, config_yaml: str, *, resume: bool, may_change: Collection[str] = ()
+) -> bool:
+    """Whether the folder holds this very run already. InputError where it holds anything else."""
     old = path / CONFIG
     if not old.exists():
         if strangers := [name for name in _OWN if (path / name).exists()]:

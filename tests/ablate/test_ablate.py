@@ -7,11 +7,12 @@ import pytest
 
 import pyvision_rl.configs
 from pyvision_rl.ablate.config import AblateConfig, Ablation, Arm, all_runs, override, run_of
+from pyvision_rl.ablate.dry_run import dry_run_ablations
 from pyvision_rl.ablate.report import estimate
 from pyvision_rl.ablate.run import run_ablations
 from pyvision_rl.cli.parse import parse_config
 from pyvision_rl.data.needle_files import NeedleConfig
-from pyvision_rl.errors import ConfigError
+from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.eval.stage import EvalConfig
 from pyvision_rl.model.hf_engine import EngineConfig
 from pyvision_rl.model.images import PixelLimits
@@ -134,6 +135,31 @@ def test_common_overrides_go_before_an_arms_own():
     two, three = (run_of(config, arm, 0).config for arm in arms)
     assert (two.num_steps, two.group_size) == (2, 6)
     assert (three.num_steps, three.group_size) == (3, 6)
+
+
+def test_a_dry_run_counts_the_runs(tmp_path):
+    config = config_for(tmp_path, TOOL, SORT, seeds=(0, 1))
+    (done, begun, *_) = [run.name for _, run in all_runs(config)]
+    for name in (done, begun):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "evals" / done).mkdir(parents=True)
+    (tmp_path / "evals" / done / "summary.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    found = dry_run_ablations(config, memory_gb=4)
+    assert found.ok
+    # 4 arms x 2 seeds are 8, the base of both ablations is one run a seed; a step each
+    counts = "4 arms x 2 seeds: 6 runs of 6 steps in all, shared ones made once; 1 done, 1 begun"
+    assert counts in found.lines
+    assert "std_sorting: off (select.rank_by_std: false)" in found.lines
+    assert "tool_reward: 0.1 (the base)" in found.lines
+    assert "fits: cpu has 4.00 GB" in found.lines
+    assert any(line.startswith(f"out: {tmp_path}, ") for line in found.lines)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not dry_run_ablations(config, memory_gb=0.001).ok
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x").write_text("")
+    with pytest.raises(InputError, match="needle data set"):
+        dry_run_ablations(config)
 
 
 @pytest.mark.slow
