@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from pyvision_rl.errors import ConfigError, InputError, PyVisionError
 from pyvision_rl.eval.report import Report
 from pyvision_rl.eval.stage import EvalConfig, run_eval
 from pyvision_rl.eval.store import read_items_file
+from pyvision_rl.model.loading import checkpoint_folder
 from pyvision_rl.reward.judge_config import JudgeConfig
-from pyvision_rl.runs import RunReader
+from pyvision_rl.runs import CheckpointConfig, Checkpoints, RunReader
 from tests.eval.resumed_eval import config_of
 from tests.http import ChatServer, served
 
@@ -136,6 +138,22 @@ def test_a_folder_of_another_evaluation_is_refused(data, tmp_path):
     data.write_text(json.dumps(rows))
     assert run(few).overall.num_tasks == 2
     assert [record.id for record in read_items_file(out / "items.jsonl")][2:] == ["new"]
+
+
+def test_a_run_with_a_newer_checkpoint_is_another_policy(data, tmp_path):
+    saved = Checkpoints(tmp_path / "rl" / "checkpoints", CheckpointConfig())
+    base = Path(checkpoint_folder("tiny"))
+
+    def save(step: int) -> None:
+        saved.save(step, lambda folder: shutil.copytree(base, folder, dirs_exist_ok=True), {})
+
+    save(1)
+    config = config_of(data, tmp_path / "run", limit=1)
+    config = replace(config, policy=replace(config.policy, model=str(tmp_path / "rl")))
+    run(config)
+    save(2)
+    with pytest.raises(InputError, match=r"there policy\.model is '.*step-0000001'"):
+        run(replace(config, limit=2))
 
 
 def judged_by(url: str, **options) -> JudgeConfig:
