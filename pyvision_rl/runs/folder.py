@@ -222,7 +222,9 @@ def _lock_exclusively(lock: int) -> None:
 def holds_run(
     path: Path, config_yaml: str, *, resume: bool, may_change: Collection[str] = ()
 ) -> bool:
-    """Whether the folder holds this very run already. InputError where it holds anything else."""
+    """Whether the folder holds this very run already. InputError where it holds anything else; a
+    run that failed before its first step (a model's name mistyped, say) leaves nothing to hold.
+    """
     old = path / CONFIG
     if not old.exists():
         if strangers := [name for name in _OWN if (path / name).exists()]:
@@ -233,11 +235,20 @@ def holds_run(
     before, now = _flat(old, old.read_text()), _flat(path, config_yaml)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and key not in may_change:
+            if not _is_begun(path):
+                return False
             raise InputError(
                 f"{path}: holds another run, there {key} is {before.get(key)!r} and here "
                 f"{now.get(key)!r}; name a new folder or resume with the same configuration"
             )
     return True
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a run has left anything but its configuration and the texts that it was to use."""
+    log = path / METRICS
+    has_steps = log.exists() and log.stat().st_size > 0
+    return has_steps or any((path / name).exists() for name in (SUMMARY, CHECKPOINTS, *KINDS))
 
 
 def _flat(path: Path, config_yaml: str) -> dict[str, object]:

@@ -92,6 +92,18 @@ def test_another_run_is_not_touched(tmp_path: Path, config, resume, message) -> 
     assert contents(tmp_path) == before
 
 
+def test_a_run_that_failed_before_its_first_step_holds_no_folder(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, CONFIG, resume=True) as run:
+        run.keep_text("prompt.txt", "one")
+    other = CONFIG.replace("0.001", "0.002")
+    with RunFolder.create(tmp_path, other, resume=True) as run:
+        assert not run.resumed
+        run.keep_text("prompt.txt", "two")
+        run.write_groups(0, "eval", records(0))
+    with pytest.raises(InputError, match=r"there rl\.lr is 0\.002 and here 0\.001"):
+        RunFolder.create(tmp_path, CONFIG, resume=True)
+
+
 def test_what_may_change_is_taken_over(tmp_path: Path) -> None:
     played(tmp_path)
     longer = CONFIG.replace("24", "30")
