@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from pyvision_rl.distributed.config import DistributedConfig
 from pyvision_rl.distributed.learner import VerlLearner
 from pyvision_rl.distributed.players import go_to, open_players
 from pyvision_rl.errors import ConfigError, PyVisionError
+from pyvision_rl.reward.declared import OwnRule, own_rules, register_rule
 from pyvision_rl.rl.train import MAY_CHANGE, OnStep, run_loop
 from pyvision_rl.runs import MetricRow, RunFolder, RunReader
 from pyvision_rl.runs.config import dump_config
@@ -48,7 +49,7 @@ def train_on_verl(config: DistributedConfig, on_step: OnStep) -> Path:
     shown = {_name(row) for row in RunReader(out).metrics()}
     with _cluster(verl_config):
         runner = ray.remote(Runner).remote()
-        run = runner.run.remote(config, verl_config, Path.cwd())
+        run = runner.run.remote(config, verl_config, Path.cwd(), own_rules())
         done: list[object] = []
         while not done:
             done, _ = ray.wait([run], timeout=POLL_S)
@@ -69,9 +70,20 @@ ANEW = (*MAY_CHANGE, *VERL_MAY_CHANGE)
 class Runner:
     """The process in which our loop runs: next to it verl's workers, and players everywhere."""
 
-    def run(self, config: DistributedConfig, verl_config: DictConfig, folder: Path) -> Path:
-        """The whole run; `folder` is what relative paths start from, on every machine the same."""
+    def run(
+        self,
+        config: DistributedConfig,
+        verl_config: DictConfig,
+        folder: Path,
+        rules: Mapping[str, OwnRule],
+    ) -> Path:
+        """The whole run; `folder` is what relative paths start from, on every machine the same.
+
+        `rules`: the user's own, which only the process that was started knows.
+        """
         go_to(folder)
+        for name, grade in rules.items():
+            register_rule(name, grade)
         tasks = read_tasks(config.data, image_root=config.image_root or None)
         tq.init(verl_config.transfer_queue)
         try:

@@ -4,7 +4,8 @@ rules of the user's own beside the built-in ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from typing import get_args
 
 from pyvision_rl.data.readers import RULE_NAMES
@@ -33,6 +34,11 @@ def register_rule(name: str, grade: OwnRule) -> None:
     RULE_NAMES.add(name)
 
 
+def own_rules() -> Mapping[str, OwnRule]:
+    """The rules that were registered, for a process that is to know them too."""
+    return dict(_own)
+
+
 def declared_rule(task: Task, default: str = "auto") -> str:
     """The rule that the task's row declares, else `default`."""
     return default if task.rule == "auto" else task.rule
@@ -43,7 +49,7 @@ def grade_task(task: Task, answer: str, default: str = "auto") -> float:
     by the rule that `route` finds. Options are read from the task's question.
 
     Raises InputError for a rule that cannot grade: an unknown one, "judge" where none is set, an
-    own one that gives no number from 0 to 1.
+    own one that raises or gives no number from 0 to 1.
     """
     name = declared_rule(task, default)
     if own := _own.get(name):
@@ -60,7 +66,14 @@ def grade_task(task: Task, answer: str, default: str = "auto") -> float:
 def _grade_own(name: str, own: OwnRule, task: Task, answer: str) -> float:
     if not answer.strip() or len(answer) >= MAX_ANSWER_CHARS:
         return 0.0
-    accuracy = own(task, answer)
+    try:
+        accuracy = own(task, answer)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"task {task.id}: rule {name!r} failed in {place.filename}, line {place.lineno}: {said}"
+        ) from error
     if not 0 <= accuracy <= 1:
         raise InputError(f"task {task.id}: rule {name!r} gave {accuracy}; must be from 0 to 1")
     return float(accuracy)

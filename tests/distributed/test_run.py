@@ -18,6 +18,7 @@ from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.runs import MetricRow, RunReader
 from pyvision_rl.runs.folder import is_locked
 from tests.distributed.conftest import CPU_ENVIRONMENT
+from tests.http import unused_address
 
 pytestmark = [pytest.mark.usefixtures("verl"), pytest.mark.slow]
 
@@ -56,9 +57,15 @@ def arguments_of(cold_start: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-def start(cold_start: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+def start(
+    cold_start: Path, out: Path, *more: str, program: Path | None = None
+) -> subprocess.Popen[str]:
+    """The command line; `program`: a file of a user's own that hands over to it."""
+    words = command("rl", *arguments_of(cold_start, out, *more))
+    if program:
+        words[3:5] = [str(program)]
     return subprocess.Popen(
-        command("rl", *arguments_of(cold_start, out, *more)),
+        words,
         env=ENVIRONMENT,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -177,13 +184,57 @@ def test_two_ranks_share_an_update(cold_start, tmp_path):
     assert "verl.gpus_per_node is 2 and here 1" in said.splitlines()[-1]
 
 
-def test_an_error_in_the_loop_is_one_line_at_the_terminal(cold_start, tmp_path):
+ONE_GROUP = ("--select.oversample=1", "--select.num_groups=1")
+
+
+def last_line(process: subprocess.Popen[str], status: int) -> str:
+    """What a run says that ends with `status`."""
+    said, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+    return said.strip().splitlines()[-1]
+
+
+def test_too_few_usable_groups_are_one_line(cold_start, tmp_path):
     # easy items are answered alike by all of a group: never all eight groups are usable
     all_of_eight = ["oversample=8", "num_groups=8", "min_groups=8", "max_rounds=1"]
     process = start(cold_start, tmp_path / "run", *(f"--select.{word}" for word in all_of_eight))
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 1
-    last = said.strip().splitlines()[-1]
-    assert last.startswith("pyvision-rl: 8 groups drawn in 1 rounds, ")
-    assert "group/constant" in last
-    assert "Traceback" not in said
+    said = last_line(process, 1)
+    assert said.startswith("pyvision-rl: 8 groups drawn in 1 rounds, ")
+    assert "group/constant" in said
+
+
+def test_a_judge_that_is_down_is_one_line(cold_start, tmp_path):
+    url = unused_address()
+    judge = ("model=judge-7b", f"url={url}/v1", "max_retries=0")
+    options = ("--reward.rule=judge", *(f"--judge.{word}" for word in judge), *ONE_GROUP)
+    said = last_line(start(cold_start, tmp_path / "run", *options), 1)
+    assert said.startswith(f"pyvision-rl: judge at {url}/v1/chat/completions: gave up after 1 att")
+    assert rows_of(tmp_path / "run") == []
+
+
+MINE = """
+import sys
+
+from pyvision_rl.cli.main import main
+from pyvision_rl.reward import register_rule
+
+
+def broken(task, answer):
+    raise ZeroDivisionError("no area")
+
+
+register_rule("broken", broken)
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+def test_a_rule_of_ones_own_is_known_there_and_where_it_fails_is_one_line(cold_start, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE)
+    process = start(cold_start, tmp_path / "run", "--reward.rule=broken", *ONE_GROUP, program=mine)
+    said = last_line(process, 2)
+    assert said.startswith("pyvision-rl: task ")
+    assert f"rule 'broken' failed in {mine}, line 9: ZeroDivisionError: no area" in said
+    assert not (tmp_path / "run" / "failure.txt").exists()

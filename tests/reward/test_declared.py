@@ -1,6 +1,7 @@
 """Rules that a row declares, and rules of the user's own."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pyvision_rl.data.readers import RULE_NAMES
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.reward import RewardConfig, declared, grade_task, register_rule, score_group
+from pyvision_rl.reward.declared import own_rules
 from pyvision_rl.reward.rules import Rule
 from pyvision_rl.types import Completion, Observation, StopReason, Task, Trajectory, Turn
 
@@ -85,6 +87,21 @@ def test_what_an_own_rule_gives_is_checked(given: float) -> None:
     register_rule("odd", lambda asked, answer: given)
     with pytest.raises(InputError, match=r"^task t: rule 'odd' gave .*; must be from 0 to 1$"):
         grade_task(task("4", "odd"), "4")
+
+
+@pytest.mark.usefixtures("_forget_own_rules")
+def test_an_own_rule_that_raises_is_one_line() -> None:
+    def broken(asked: Task, answer: str) -> float:
+        raise ZeroDivisionError("no area\nat all")
+
+    register_rule("broken", broken)
+    with pytest.raises(
+        InputError, match=r"^task t: rule 'broken' failed in .*line \d+: Z"
+    ) as raised:
+        grade_task(task("4", "broken"), "4")
+    assert str(raised.value).endswith(": ZeroDivisionError: no area at all")
+    assert Path(__file__).name in str(raised.value)
+    assert own_rules() == {"broken": broken}
 
 
 def test_rules_that_cannot_grade() -> None:
