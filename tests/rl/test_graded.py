@@ -84,10 +84,14 @@ def test_a_judge_decides_in_rl_and_its_cost_is_told(data, tmp_path):
             if record.group.trajectories[at].answer != record.group.task.answer
         }
         assert {1.0, 0.0} <= set(judged.values())
-        # Another run with the same verdict folder asks for none of them again.
+        # Another run with the same verdict folder asks for none of them again: its trajectories are
+        # the same ones, but for those that a busy machine plays otherwise.
         shared = replace(config.judge, cache=str(tmp_path / "run"))
         run(replace(config, out=str(tmp_path / "again"), judge=shared))
-        assert len(judge.bodies) == asked
+        (again,) = RunReader(tmp_path / "again").metrics()
+        questions = [body["messages"][0]["content"] for body in judge.bodies]
+        assert len(set(questions)) == len(questions) < 2 * asked
+        assert again.values["judge/cached"] > row.values["judge/cached"]
 
 
 def test_a_judge_that_stays_down_ends_the_step(data, tmp_path):
