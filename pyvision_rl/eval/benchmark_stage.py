@@ -153,11 +153,15 @@ def load_items(config: BenchmarkConfig) -> list[BenchmarkItem]:
         seed=config.seed,
     )
     items = read_items(BENCHMARKS[config.benchmark], source)
-    seen: set[str] = set()
-    for item in items:
+    seen: dict[str, int] = {}
+    for at, item in enumerate(items):
         if item.id in seen:
-            raise ConfigError(f"{config.data}: two items are called {item.id}; a split?")
-        seen.add(item.id)
+            several = "; --split picks one of several splits" if Path(config.data).is_dir() else ""
+            raise ConfigError(
+                f"{config.data}: items {seen[item.id]} and {at} (counted from 0) are both called "
+                f"{item.id!r}; ids must differ{several}"
+            )
+        seen[item.id] = at
     return items
 
 

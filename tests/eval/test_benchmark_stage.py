@@ -348,5 +348,7 @@ def test_neither_model_nor_server_and_two_items_of_one_name(tmp_path):
         run(config)
     data = table(tmp_path, 2)
     data.write_text(data.read_text().replace("\n1\t", "\n0\t"))
-    with pytest.raises(ConfigError, match="two items are called 0"):
+    with pytest.raises(
+        ConfigError, match=r"tsv: items 0 and 1 .* both called '0'; ids must differ$"
+    ):
         load_items(replace(config, data=str(data)))

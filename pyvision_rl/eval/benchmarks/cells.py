@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,9 +32,11 @@ class ImageCache:
         """The file of an encoded image. Raises one of `BROKEN_FILE` where it is not one."""
         with Image.open(io.BytesIO(data)) as image:
             suffix = (image.format or "img").lower()
-        path = self.folder / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
-        if not path.exists():
-            write_file(path, data)
+            path = self.folder / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
+            if not path.exists():
+                # Its end may lack: said here, where the row is known, not in the midst of a run.
+                image.load()
+                write_file(path, data)
         return path
 
 
@@ -81,7 +84,8 @@ class ImageCells:
         if len(value) > 1000 or "\n" in value:
             return None
         path = self.root / value
-        return path if path.is_file() and path.stat().st_size else None
+        # The text of a small image may be too long for a name, which is no mistake.
+        return path if os.path.isfile(path) and path.stat().st_size else None
 
     def _decoded(self, row: Row, name: str, value: str) -> tuple[Path, ...]:
         text = value.partition(",")[2] if value.startswith("data:") else value

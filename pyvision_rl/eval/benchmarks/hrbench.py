@@ -23,7 +23,7 @@ from pyvision_rl.eval.benchmarks.metrics import (
     scored,
     value_metric,
 )
-from pyvision_rl.eval.benchmarks.options import column_options, with_options
+from pyvision_rl.eval.benchmarks.options import column_options, right_letter, with_options
 from pyvision_rl.eval.benchmarks.scorers import LETTER, RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table
 from pyvision_rl.types import Task
@@ -39,9 +39,8 @@ def read(source: Source) -> list[BenchmarkItem]:
 
 def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
     question, options = row.text("question"), column_options(row)
-    letter, category, cycle = row.text("answer"), row.text("category"), row.text("cycle_category")
-    if letter not in options:
-        row.fail("answer", letter, f"must be one of {', '.join(options) or 'the columns A to D'}")
+    letter = right_letter(row, "answer", options)
+    category, cycle = row.text("category"), row.text("cycle_category")
     if category not in ("single", "cross"):
         row.fail("category", category, "must be 'single' or 'cross'")
     images = cells.read(row, "image")

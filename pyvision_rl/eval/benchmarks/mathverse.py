@@ -19,7 +19,7 @@ from pyvision_rl.eval.benchmarks.item import (
     Source,
 )
 from pyvision_rl.eval.benchmarks.metrics import by_label, label_metrics, mean_metric, scored
-from pyvision_rl.eval.benchmarks.options import letter_in
+from pyvision_rl.eval.benchmarks.options import as_letter, letter_in
 from pyvision_rl.eval.benchmarks.scorers import RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table
 from pyvision_rl.reward.rules import grade_answer
@@ -35,6 +35,7 @@ VERSIONS = (
 )
 TEXT_ONLY = "Text Only"
 QUESTION_TYPES = ("multi-choice", "free-form")
+LETTERS = "ABCDEF"
 IN_FIGURE = "Answer the question that is written in the image."
 
 
@@ -72,16 +73,16 @@ def _item(row: Row, cells: ImageCells, options: Mapping[str, dict[str, str]]) ->
         row.fail("question_type", kind, f"must be one of {', '.join(QUESTION_TYPES)}")
     number = row.fields.get("sample_index", row.fields.get("index", row.index))
     subject = str(_metadata(row).get("subject", ""))
+    own = options.get(problem, {}) if kind == "multi-choice" else {}
     task = Task(
         str(number),
         _question(row),
-        row.text("answer"),
+        as_letter(row.text("answer"), own or (LETTERS if kind == "multi-choice" else "")),
         cells.read(row, "image"),
         source="mathverse",
         ability=version,
     )
     row.raise_first()
-    own = options.get(problem, {}) if kind == "multi-choice" else {}
     return BenchmarkItem(task, own, kind, {"version": version, "subject": subject}, problem)
 
 
@@ -102,7 +103,7 @@ def grade(item: BenchmarkItem, response: Response) -> float:
     if response.stated.strip() == gold:
         return 1.0
     if item.answer_type == "multi-choice" and len(gold) == 1:
-        letters = item.options or dict.fromkeys("ABCDEF", "")
+        letters = item.options or dict.fromkeys(LETTERS, "")
         if letter_in(response.stated, letters) == gold:
             return 1.0
         return grade_answer(response.stated, gold, "choice", item.options)
@@ -129,7 +130,7 @@ EXACT = Scorer("exact, then letter, number or formula, no judge", grade)
 MATHVERSE = Benchmark(
     name="mathverse",
     title="MathVerse testmini",
-    version="1",
+    version="2",
     read=read,
     scorers={"paper": RULES, "official": EXACT, "vlmevalkit": EXACT},
     metrics=metrics,

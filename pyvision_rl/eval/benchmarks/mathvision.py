@@ -18,7 +18,7 @@ from pyvision_rl.eval.benchmarks.item import (
 )
 from pyvision_rl.eval.benchmarks.latex import latex_value
 from pyvision_rl.eval.benchmarks.metrics import label_metrics, mean_metric, scored
-from pyvision_rl.eval.benchmarks.options import by_letter, with_options
+from pyvision_rl.eval.benchmarks.options import as_letter, by_letter, with_options
 from pyvision_rl.eval.benchmarks.scorers import RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table, text_list
 from pyvision_rl.types import Task
@@ -52,7 +52,7 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
     task = Task(
         str(number),
         question,
-        row.text("answer"),
+        as_letter(row.text("answer"), options),
         images,
         source="mathvision",
         ability=labels["subject"],
@@ -135,7 +135,7 @@ def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
 MATHVISION = Benchmark(
     name="mathvision",
     title="MATH-Vision",
-    version="1",
+    version="2",
     read=read,
     scorers={
         "paper": RULES,

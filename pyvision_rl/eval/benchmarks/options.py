@@ -36,6 +36,21 @@ def column_options(row: Row) -> dict[str, str]:
     return found
 
 
+def as_letter(text: str, letters: Collection[str]) -> str:
+    """The option that a gold answer is, however it is written (`b`, `(B)`, `B.`); else as it is."""
+    letter = text.strip("(). ").upper()
+    return letter if letter in letters else text
+
+
+def right_letter(row: Row, name: str, options: Mapping[str, str]) -> str:
+    """The letter of the right option; notes a problem on the row where it is none of them."""
+    letter = as_letter(row.text(name), options)
+    if letter not in options:
+        allowed = ", ".join(options) or "the options in columns A, B ..., of which there are none"
+        row.fail(name, row.fields.get(name), f"must be one of {allowed}")
+    return letter
+
+
 def shuffled(texts: Sequence[str], right: int, *seed: object) -> tuple[dict[str, str], str]:
     """The options in an order that depends on the seed alone, and the letter of the right one."""
     order = list(range(len(texts)))

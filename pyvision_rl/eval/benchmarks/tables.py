@@ -38,6 +38,10 @@ def iter_table(path: Path, split: str = "", limit: int = 0) -> Iterator[Row]:
 def table_files(path: Path, split: str = "") -> list[Path]:
     """The table files of a download; raises InputError that lists what is there."""
     if path.is_file():
+        if split and split != split_name(path):
+            raise InputError(
+                f"{path}: is of split {split_name(path)!r}, not {split!r}; a file needs no split"
+            )
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
@@ -61,9 +65,10 @@ def split_name(file: Path) -> str:
 
 
 def _rows(file: Path) -> Iterator[Row]:
-    readers = {".tsv": _tsv, ".parquet": _parquet, ".json": _json}
-    reader = readers.get(file.suffix)
-    return reader(file) if reader else iter_rows(file)
+    readers = {".tsv": _tsv, ".parquet": _parquet, ".json": _json, ".jsonl": iter_rows}
+    if file.suffix not in readers:
+        raise InputError(f"{file}: unknown format {file.suffix!r}; use {', '.join(readers)}")
+    return readers[file.suffix](file)
 
 
 def _tsv(file: Path) -> Iterator[Row]:

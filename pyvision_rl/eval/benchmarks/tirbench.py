@@ -67,7 +67,8 @@ def _gold(row: Row) -> str:
     value = row.fields.get("answer")
     if isinstance(value, list):
         return ", ".join(str(entry) for entry in value)
-    return as_text(row, "answer", value)
+    text = as_text(row, "answer", value)
+    return text.upper() if len(text) == 1 else text
 
 
 def _answer_type(kind: str, gold: str) -> str:
@@ -147,7 +148,7 @@ STRICT = Scorer("task rules, letters must be given", grade_strict)
 TIRBENCH = Benchmark(
     name="tirbench",
     title="TIR-Bench",
-    version="1",
+    version="2",
     read=read,
     scorers={
         "paper": OFFICIAL,

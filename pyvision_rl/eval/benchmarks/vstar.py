@@ -21,7 +21,13 @@ from pyvision_rl.eval.benchmarks.item import (
     Source,
 )
 from pyvision_rl.eval.benchmarks.metrics import label_metrics, mean_metric, scored
-from pyvision_rl.eval.benchmarks.options import by_letter, column_options, shuffled, with_options
+from pyvision_rl.eval.benchmarks.options import (
+    by_letter,
+    column_options,
+    right_letter,
+    shuffled,
+    with_options,
+)
 from pyvision_rl.eval.benchmarks.scorers import LETTER, RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table, json_object, text_list
 from pyvision_rl.reward.text import parse_options
@@ -60,9 +66,7 @@ def _from_row(row: Row, cells: ImageCells) -> BenchmarkItem:
         options = parse_options(question)
         if not options:
             row.fail(name, question, "holds no options (A) (B) ... and there are no columns A, B")
-    letter = row.text("label" if "label" in row.fields else "answer").strip("()").upper()
-    if options and letter not in options:
-        row.fail("answer", letter, f"must be one of {', '.join(options)}")
+    letter = right_letter(row, "label" if "label" in row.fields else "answer", options)
     number = str(row.fields.get("question_id", row.fields.get("index", row.index)))
     category = row.text("category")
     # question_id counts anew in each category.

@@ -26,7 +26,12 @@ from pyvision_rl.eval.benchmarks.metrics import (
     scored,
     value_metric,
 )
-from pyvision_rl.eval.benchmarks.options import by_letter, column_options, with_options
+from pyvision_rl.eval.benchmarks.options import (
+    by_letter,
+    column_options,
+    right_letter,
+    with_options,
+)
 from pyvision_rl.eval.benchmarks.scorers import RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table
 from pyvision_rl.types import Task
@@ -60,7 +65,7 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
     if key is None:
         row.fail("key", row.fields.get("key"), "must be like 2steps_1 or 3steps_multi")
     options = column_options(row) or split_options(row.text("option"))
-    group, letter = row.text("ID"), row.text("answer")
+    group, letter = row.text("ID"), right_letter(row, "answer", options)
     image = "image_path" if "image_path" in row.fields else "image"
     task = Task(
         f"{group}/{row.fields.get('key', '')}",
@@ -70,8 +75,6 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
         source="wemath",
         ability=str(row.fields.get("key", "")),
     )
-    if letter not in options:
-        row.fail("answer", letter, f"must be one of {', '.join(options)}")
     row.raise_first()
     steps, member = key.groups() if key else ("", "")
     labels = {"steps": steps, "key": task.ability}

@@ -103,9 +103,13 @@ def test_references_paths_and_lists(tmp_path):
     [
         ({"image": base64_png()[:-3] + "!"}, r"row 0.*image.*whole base64"),
         ({"image": base64.b64encode(b"x" * 90).decode()}, r"row 0.*no image that can be read"),
+        # Text that could be a file's name, but for its length.
+        ({"image": base64.b64encode(b"x" * 300).decode()}, r"row 0.*no image that can be read"),
+        ({"image": base64.b64encode(png()[:-20]).decode()}, r"row 0.*no image that can be read"),
         ({"image": "12"}, r"row 0.*image = '12': neither the index of an earlier row nor a file"),
         ({"image": ""}, r"row 0.*image.*missing; fields are"),
         ({"answer": "E"}, r"row 0.*answer = 'E': must be one of A, B, C, D"),
+        ({"answer": "2"}, r"row 0.*answer = '2': must be one of A, B, C, D"),
         ({"category": "both"}, r"row 0.*must be 'single' or 'cross'"),
         ({"cycle_category": ""}, r"row 0.*cycle_category: missing; fields are A, B, C"),
     ],
@@ -115,6 +119,50 @@ def test_one_clear_line_for_a_bad_row(tmp_path, changes, message):
         read_items(HRBENCH_4K, hr(tmp_path, **changes))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("written", ["b", "(B)", " B. ", "(b)"])
+def test_a_letter_is_read_however_it_is_written(tmp_path, written):
+    (one,) = read_items(HRBENCH_4K, hr(tmp_path, answer=written))
+    assert one.task.answer == "B"
+
+
+def test_letters_of_the_mathematical_sets_and_tir(tmp_path):
+    image = base64_png()
+    vision = {"index": 0, "question": "?", "choices": "['3', '4']", "answer": "b", "category": "k"}
+    verse = {
+        "index": 0,
+        "problem_index": 1,
+        "problem_version": "Vision Only",
+        "question_type": "multi-choice",
+        "answer": "c",
+    }
+    tir = {"key": {"task": "color", "prompt": "?", "answer": "d", "image_1": "a.png"}}
+    picture(tmp_path / "a.png")
+    files = {
+        "mathvision": tsv(tmp_path / "vision.tsv", [{**vision, "image": image}]),
+        "mathverse": tsv(tmp_path / "verse.tsv", [{**verse, "image": image}]),
+        "tirbench": as_json(tmp_path / "tir.json", tir),
+    }
+    golds = {}
+    for name, path in files.items():
+        (one,) = read_items(BENCHMARKS[name], source(path))
+        golds[name] = one.task.answer
+    assert golds == {"mathvision": "B", "mathverse": "C", "tirbench": "D"}
+
+
+def test_a_file_is_of_one_split(tmp_path):
+    path = tsv(tmp_path / "hrbench_8k.tsv", [HR_ROW])
+    assert table_files(path, "hrbench_8k") == [path]
+    with pytest.raises(InputError, match=r"is of split 'hrbench_8k', not 'hrbench_4k'"):
+        table_files(path, "hrbench_4k")
+
+
+def test_formats_that_are_not_read_are_told_those_that_are(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    message = r"unknown format '\.csv'; use \.tsv, \.parquet, \.json, \.jsonl"
+    with pytest.raises(InputError, match=message):
+        list(iter_table(tmp_path / "t.csv"))
 
 
 def test_a_table_of_another_benchmark(tmp_path):
