@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ import numpy as np
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.eval.intervals import clustered_ci95
 from pyvision_rl.eval.result import ItemScore, read_scores
+from pyvision_rl.runs import RunReader
 from pyvision_rl.runs.files import write_file
+
+log = logging.getLogger(__name__)
 
 NUM_RESAMPLES = 10_000
 
@@ -71,16 +75,38 @@ class Pair:
 def compare_runs(config: CompareConfig) -> list[Pair]:
     """Compare every run with each one before it and draw the figure.
 
-    Raises InputError where a run has no scores or two share no item.
+    Raises InputError where a run has no scores, or two share no item or are of two benchmarks.
     """
     names = _names(config.runs)
     scores = {name: read_scores(Path(run)) for name, run in zip(names, config.runs, strict=True)}
+    _check_same_benchmark(dict(zip(names, config.runs, strict=True)))
     pairs = [
         compare_scores(one, scores[one], other, scores[other], config.seed)
         for one, other in combinations(names, 2)
     ]
     write_file(Path(config.out), draw_comparison(scores, pairs))
     return pairs
+
+
+def _check_same_benchmark(runs: Mapping[str, str]) -> None:
+    """Ids are numbers in most benchmarks: runs of two would be paired at random."""
+    first, of_first = "", {}
+    for name, run in runs.items():
+        summary = RunReader(Path(run)).summary() or {}
+        of_run = {key: summary.get(key) for key in ("benchmark", "protocol", "scorer_version")}
+        if not of_first:
+            first, of_first = name, of_run
+        elif of_run["benchmark"] != of_first["benchmark"]:
+            raise InputError(
+                f"{first} is a run of {of_first['benchmark']}, {name} of {of_run['benchmark']}; "
+                "runs of one benchmark can be compared"
+            )
+        elif of_run != of_first:
+            log.warning(
+                "scored differently: %s by protocol %s (%s), %s by %s (%s)",
+                *(first, of_first["protocol"], of_first["scorer_version"]),
+                *(name, of_run["protocol"], of_run["scorer_version"]),
+            )
 
 
 def _names(runs: Sequence[str]) -> list[str]:

@@ -316,6 +316,21 @@ def test_three_runs_are_compared_pair_by_pair(chat, url, tmp_path):
         CompareConfig([folders[0]])
 
 
+def test_only_runs_of_one_benchmark_are_compared(chat, url, tmp_path, caplog):
+    chat.write = guessing
+    for name in ("one", "two", "other"):
+        run(config_of(table(tmp_path), tmp_path / name, url))
+    run(replace(config_of(table(tmp_path), tmp_path / "two", url), protocol="official"))
+    compare_runs(
+        CompareConfig([str(tmp_path / n) for n in ("one", "two")], str(tmp_path / "x.png"))
+    )
+    assert "one by protocol paper (vstar-1), two by official (vstar-1)" in caplog.text
+    summary = tmp_path / "other" / "summary.json"
+    summary.write_text(summary.read_text().replace('"vstar"', '"wemath"'))
+    with pytest.raises(InputError, match="one is a run of vstar, other of wemath; runs of one"):
+        compare_runs(CompareConfig([str(tmp_path / n) for n in ("one", "other")], "x.png"))
+
+
 def test_the_papers_decoding_is_the_default():
     def decoding(name, **options):
         made = resolve(replace(BenchmarkConfig(name, "d", "o"), **options))
