@@ -40,13 +40,13 @@ class PolicyEngine(FSDPEngineWithLMHead):
         codec = ChatCodec(self.model_config.tokenizer, PixelLimits())
         banned = torch.tensor(never_written(codec, module.lm_head.out_features))
 
-        def ban(_head: nn.Module, _inputs: object, logits: Tensor) -> Tensor:
-            return logits.index_fill_(-1, banned.to(logits.device), BANNED_LOGIT)
+        def restrict(_head: nn.Module, _inputs: object, logits: Tensor) -> Tensor:
+            return restricted(logits, banned.to(logits.device))
 
         def unpack(_tower: nn.Module, _inputs: object, output: object) -> Tensor:
             return unpack_visual_output(output)[0]
 
-        module.lm_head.register_forward_hook(ban)
+        module.lm_head.register_forward_hook(restrict)
         # verl computes with what the tower returns where no row of a micro-batch has an image.
         module.model.visual.register_forward_hook(unpack)
         return module
@@ -77,6 +77,18 @@ class FrozenVisionEngine(PolicyEngine):
         module = super()._build_module()
         module.model.visual.requires_grad_(False)
         return module
+
+
+def restricted(logits: Tensor, banned: Tensor) -> Tensor:
+    """Logits [..., V], changed in place, with the `banned` ids out of reach.
+
+    In float32 the largest of a row becomes 0: verl takes the difference of a logit and the log of
+    the sum, which loses digits where both are far from it.
+    """
+    logits.index_fill_(-1, banned, BANNED_LOGIT)
+    if logits.dtype == torch.float32:
+        logits -= logits.detach().amax(-1, keepdim=True)
+    return logits
 
 
 def images_of(rows: Iterable[NonTensorData | Mapping[str, tuple[Image, ...]]]) -> list[Image]:

@@ -217,6 +217,25 @@ def test_tokens_have_the_probability_with_which_they_were_sampled(
     assert found["metrics"]["probs_diff_max"].aggregate() < 1e-6
 
 
+def test_log_probs_keep_their_digits_where_logits_are_large():
+    from verl.utils.torch_functional import logprobs_from_logits_v2
+
+    from pyvision_rl.distributed.policy_engine import restricted
+
+    torch.manual_seed(0)
+    logits = 40 + 5 * torch.randn(200, 30)
+    wanted = logits.double().index_fill(-1, torch.tensor([3]), -torch.inf).log_softmax(-1)
+    likeliest = wanted.argmax(-1)
+    leaf = logits.clone().requires_grad_()
+    found = logprobs_from_logits_v2(restricted(leaf * 1, torch.tensor([3])), likeliest)
+    error = (found.exp() - wanted.amax(-1).exp()).abs().max()
+    assert error < 3e-7
+    found.sum().backward()
+    ours = torch.nn.functional.one_hot(likeliest, 30) - wanted.exp()
+    assert leaf.grad is not None
+    assert torch.allclose(leaf.grad.double(), ours, atol=1e-6)
+
+
 def embedded_step(
     samples: Sequence[Sample], config: DistributedConfig
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
