@@ -16,7 +16,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from pyvision_rl.ablate.config import AblateConfig, Ablation, Arm, all_runs, run_of
-from pyvision_rl.ablate.worth import Worth, worth_of, worth_table
+from pyvision_rl.ablate.worth import (
+    NUM_STEPS,
+    SOON,
+    Estimated,
+    Worth,
+    worth_of,
+    worth_table,
+)
 from pyvision_rl.runs import RunReader
 from pyvision_rl.runs.files import write_file
 
@@ -170,25 +177,35 @@ def draw(ablation: Ablation, arms: Sequence[ArmRuns]) -> bytes:
 
 def draw_worths(worths: Sequence[Worth]) -> bytes:
     """A PNG with a point a run: what a look was worth at first, and by how much calls grew."""
-    figure = Figure(figsize=(6.4, 4.4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(8.4, 3.9), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    gain, pull = figure.subplots(1, 2, sharey=True)
+    _draw_force(gain, worths, [worth.gain for worth in worths])
+    _draw_force(pull, worths, [worth.pull for worth in worths])
+    gain.set_xlabel("gain: reward of a look over a direct answer")
+    pull.set_xlabel("pull: covariance of looking and reward")
+    gain.set_ylabel("change of the share that looks")
+    gain.legend(fontsize=8.5, frameon=False)
+    figure.suptitle("What a look is worth at first, and whether it lives on", fontsize=12)
+    return _png(figure)
+
+
+def _draw_force(axes: Axes, worths: Sequence[Worth], forces: Sequence[Estimated]) -> None:
+    """Points with two standard errors; how far calls have come soon, and at last."""
     axes.axhline(0, color="#b0b0b0", linewidth=1)
     axes.axvline(0, color="#b0b0b0", linewidth=1)
-    axes.errorbar(
-        [worth.gain for worth in worths],
-        [worth.share_after - worth.share_before for worth in worths],
-        xerr=[2 * worth.standard_error for worth in worths],
-        fmt="o",
-        color=_COLOURS[0],
-        ecolor="#9ecae1",
-        markersize=5,
-    )
-    axes.set_xlabel("reward of a look over that of a direct answer, first steps (2 s.e.)")
-    axes.set_ylabel("change of the share that looks")
-    axes.set_title("Does a look pay, and does it live on?", fontsize=10.5, loc="left")
+    for colour, name in zip(_COLOURS, ("soon", "last"), strict=False):
+        axes.errorbar(
+            [force.mean for force in forces],
+            [getattr(worth, f"share_{name}") - worth.share_first for worth in worths],
+            xerr=[2 * force.error for force in forces],
+            fmt="o",
+            color=colour,
+            markersize=4.5,
+            elinewidth=0.6,
+            label=f"steps {SOON} to {SOON + NUM_STEPS - 1}" if name == "soon" else "at last",
+        )
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
 
 
 def _png(figure: Figure) -> bytes:
