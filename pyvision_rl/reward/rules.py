@@ -37,8 +37,9 @@ MATH_MARKS = re.compile(
 PROSE = re.compile(
     r"(?<![\\a-zA-Z])(?!(?:sqrt|frac|sin|cos|tan|log|pi|ln|exp|degrees)\b)[a-zA-Z]{3,}"
 )
-DIGIT_CODE = re.compile(r"[0-9]+(?:\s*[-:.][0-9\s]+)+")
-"""Times, dates, ranges and ratios: `2019-05-06` is no subtraction."""
+DIGIT_CODE = re.compile(r"[0-9]+\s*(?:[-:.][0-9\s]+)+")
+"""Times, dates, ranges and ratios: `2019-05-06` is no subtraction. Blanks fit in one place only:
+in two the matcher would try every way to share them out."""
 NUMBER_LIST = re.compile(
     r"[\[({]?\s*[0-9]{1,9}(?:(?:\s*[,;]\s*|\s+|\s*and\s*)[0-9]{1,9})*\s*[\])}]?"
 )

@@ -323,6 +323,14 @@ def test_hostile_answers_score_nothing(answer: str) -> None:
         assert grade_answer(answer, gold, "sequence") == 0
 
 
+@pytest.mark.parametrize("end", ["", "x", "= ?"])
+def test_a_long_row_of_differences_is_graded_at_once(end: str) -> None:
+    # 2**40 ways to share the blanks out would never be tried in the time of a test run.
+    answer = "1 - " * 40 + end
+    assert route(answer) in ("math", "text")
+    assert grade_answer(answer, "5") == 0
+
+
 @given(st.text(), st.text(), st.dictionaries(st.sampled_from("ABCD"), st.text()))
 def test_any_text_gets_a_grade(answer: str, gold: str, options: dict[str, str]) -> None:
     for rule in ("choice", "number", "text", "mra", "set", "sequence"):
