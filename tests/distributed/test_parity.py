@@ -229,7 +229,7 @@ def test_log_probs_keep_their_digits_where_logits_are_large():
     leaf = logits.clone().requires_grad_()
     found = logprobs_from_logits_v2(restricted(leaf * 1, torch.tensor([3])), likeliest)
     error = (found.exp() - wanted.amax(-1).exp()).abs().max()
-    assert error < 3e-7
+    assert error < 6e-7
     found.sum().backward()
     ours = torch.nn.functional.one_hot(likeliest, 30) - wanted.exp()
     assert leaf.grad is not None
