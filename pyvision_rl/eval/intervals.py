@@ -6,24 +6,30 @@ import math
 from collections.abc import Sequence
 
 _Z = 1.959963984540054
+_UNKNOWN = (0.0, 1.0)
+_MAX_VARIANCE = 0.25
+"""Of a value between 0 and 1."""
 
 
 def mean_ci95(values: Sequence[float]) -> tuple[float, float]:
     """Interval of the mean of per-task accuracies in [0, 1].
 
     Wilson's interval where every value is 0 or 1: it stays honest near both ends, where a normal
-    interval shrinks to a point. Otherwise (avg@k, graded answers) the normal one, cut to [0, 1].
+    interval shrinks to a point. Otherwise (avg@k, graded answers) the normal one, cut to [0, 1];
+    one such value alone says nothing of its spread.
     """
     count = len(values)
     if count == 0:
-        return (0.0, 1.0)
+        return _UNKNOWN
     mean = math.fsum(values) / count
     if all(value in (0.0, 1.0) for value in values):
         centre = (mean + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
         spread = math.sqrt(mean * (1 - mean) / count + _Z**2 / (4 * count**2))
         half = _Z * spread / (1 + _Z**2 / count)
     else:
-        variance = math.fsum((value - mean) ** 2 for value in values) / max(count - 1, 1)
+        if count == 1:
+            return _UNKNOWN
+        variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
         centre, half = mean, _Z * math.sqrt(variance / count)
     return (max(0.0, centre - half), min(1.0, centre + half))
 
@@ -40,10 +46,12 @@ def clustered_ci95(values: Sequence[float], clusters: Sequence[str]) -> tuple[fl
     means = [math.fsum(group) / len(group) for group in members.values()]
     if len(members) == len(values) or all(mean in (0.0, 1.0) for mean in means):
         return mean_ci95(means)
-    mean = math.fsum(values) / len(values)
     count = len(members)
+    if count == 1:
+        return _UNKNOWN
+    mean = math.fsum(values) / len(values)
     sums = (math.fsum(group) - len(group) * mean for group in members.values())
-    spread = math.fsum(value**2 for value in sums) * count / max(count - 1, 1)
+    spread = math.fsum(value**2 for value in sums) * count / (count - 1)
     half = _Z * math.sqrt(spread) / len(values)
     return (max(0.0, mean - half), min(1.0, mean + half))
 
@@ -51,12 +59,16 @@ def clustered_ci95(values: Sequence[float], clusters: Sequence[str]) -> tuple[fl
 def stratified_ci95(
     strata: Sequence[Sequence[float]], weights: Sequence[float]
 ) -> tuple[float, float]:
-    """Interval of a weighted sum of the means of independent sets of values in [0, 1]."""
+    """Interval of a weighted sum of the means of independent sets of values in [0, 1].
+
+    A set of one value, which says nothing of its spread, counts with the largest there can be.
+    """
     centre = variance = 0.0
     for values, weight in zip(strata, weights, strict=True):
         mean = math.fsum(values) / len(values)
         squares = math.fsum((value - mean) ** 2 for value in values)
         centre += weight * mean
-        variance += weight**2 * squares / max(len(values) - 1, 1) / len(values)
+        own = squares / (len(values) - 1) if len(values) > 1 else _MAX_VARIANCE
+        variance += weight**2 * own / len(values)
     half = _Z * math.sqrt(variance)
     return (max(0.0, centre - half), min(1.0, centre + half))

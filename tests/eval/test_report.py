@@ -43,6 +43,14 @@ def test_an_interval_of_a_mean_of_means():
     assert high - 0.5 == pytest.approx(0.2 * 1.959964 * variance**0.5)
 
 
+def test_a_single_value_says_nothing_of_its_spread():
+    assert mean_ci95([0.4]) == (0.0, 1.0)
+    assert clustered_ci95([1.0, 0.0], ["a", "a"]) == (0.0, 1.0)
+    # two sets of one value, each of variance 1/4 at most and weight 1/4: se = sqrt(2 / 64)
+    low, high = stratified_ci95([[0.5], [0.5]], [0.25, 0.25])
+    assert (low, high) == pytest.approx((0.0, 0.25 + 1.959964 * (2 / 64) ** 0.5))
+
+
 def group_of(kind: str, *members) -> Group:
     task = Task("t", "q", "7", ability=kind)
     trajectories, rewards = zip(*members, strict=True)

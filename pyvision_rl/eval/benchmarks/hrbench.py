@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from itertools import islice
 
 from pyvision_rl.data.rows import Row
+from pyvision_rl.errors import InputError
 from pyvision_rl.eval.benchmarks.cells import ImageCells
 from pyvision_rl.eval.benchmarks.item import (
     Benchmark,
@@ -25,16 +28,29 @@ from pyvision_rl.eval.benchmarks.metrics import (
 )
 from pyvision_rl.eval.benchmarks.options import column_options, right_letter, with_options
 from pyvision_rl.eval.benchmarks.scorers import LETTER, RULES
-from pyvision_rl.eval.benchmarks.tables import iter_table
+from pyvision_rl.eval.benchmarks.tables import iter_table, table_files
 from pyvision_rl.types import Task
 
 NUM_CYCLES = 4
 
 
-def read(source: Source) -> list[BenchmarkItem]:
-    """The rows of hr_bench_{4k,8k}.tsv or .parquet."""
+def read(source: Source, size: str) -> list[BenchmarkItem]:
+    """The rows of hr_bench_{size}.tsv or .parquet; a folder as downloaded holds both sizes.
+
+    Raises InputError where the files are of the other size only.
+    """
+    files = table_files(source.path, source.split)
+    own = [file for file in files if size in file.name.lower()]
+    others = [file for file in files if _other(size) in file.name.lower()]
+    if others and not own:
+        raise InputError(f"{others[0]}: is of HR-Bench {_other(size).upper()}, not {size.upper()}")
     cells = ImageCells(source.cache, source.root)
-    return [_item(row, cells) for row in iter_table(source.path, source.split, source.limit)]
+    rows = (row for file in own or files for row in iter_table(file))
+    return [_item(row, cells) for row in islice(rows, source.limit or None)]
+
+
+def _other(size: str) -> str:
+    return "8k" if size == "4k" else "4k"
 
 
 def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
@@ -81,16 +97,16 @@ def _cycle_mean(name: str, items: Sequence[ScoredItem]) -> Metric:
     return Metric(name, math.fsum(means) / max(len(means), 1), plain.ci95, plain.count)
 
 
-def _benchmark(name: str, title: str) -> Benchmark:
+def _benchmark(size: str) -> Benchmark:
     return Benchmark(
-        name=name,
-        title=title,
+        name=f"hrbench{size}",
+        title=f"HR-Bench {size.upper()}",
         version="1",
-        read=read,
+        read=partial(read, size=size),
         scorers={"paper": RULES, "official": LETTER, "vlmevalkit": LETTER},
         metrics=metrics,
     )
 
 
-HRBENCH_4K = _benchmark("hrbench4k", "HR-Bench 4K")
-HRBENCH_8K = _benchmark("hrbench8k", "HR-Bench 8K")
+HRBENCH_4K = _benchmark("4k")
+HRBENCH_8K = _benchmark("8k")

@@ -3,7 +3,7 @@
 import pytest
 
 from pyvision_rl.errors import InputError
-from pyvision_rl.eval.benchmarks.hrbench import HRBENCH_4K
+from pyvision_rl.eval.benchmarks.hrbench import HRBENCH_4K, HRBENCH_8K
 from pyvision_rl.eval.benchmarks.item import Response, read_items
 from pyvision_rl.eval.benchmarks.options import by_letter, letter_in
 from pyvision_rl.eval.benchmarks.scorers import LETTER, RULES
@@ -135,6 +135,22 @@ def test_hrbench_weighs_cycles_equally_where_a_limit_cuts_them():
     )
     assert found["accuracy"] == pytest.approx(0.5 / 4)
     assert found["all_rotations_right"] == 0.0
+
+
+def test_a_folder_with_both_sizes_and_a_file_of_the_other(tmp_path):
+    for size, count in (("4k", 1), ("8k", 2)):
+        rows = [
+            {"index": at, "question": size, "A": "1", "B": "2", "answer": "A"}
+            | {"category": "single", "cycle_category": "0", "image": base64_png()}
+            for at in range(count)
+        ]
+        tsv(tmp_path / f"hr_bench_{size}.tsv", rows)
+    for benchmark, size in ((HRBENCH_4K, "4k"), (HRBENCH_8K, "8k")):
+        questions = {i.task.question[:2] for i in read_items(benchmark, source(tmp_path))}
+        assert questions == {size}
+    assert len(read_items(HRBENCH_8K, source(tmp_path, limit=1))) == 1
+    with pytest.raises(InputError, match=r"hr_bench_8k\.tsv: is of HR-Bench 8K, not 4K"):
+        read_items(HRBENCH_4K, source(tmp_path / "hr_bench_8k.tsv"))
 
 
 def test_rotations_of_a_question_share_a_cluster(tmp_path):
