@@ -238,6 +238,7 @@ class Decoder:
             use_cache=True,
         ).last_hidden_state
 
+    @torch.inference_mode()
     def remove(self, gone: Collection[Row]) -> None:
         """Take rows out; the last row moves into the place of one that left."""
         leaving = set(gone)

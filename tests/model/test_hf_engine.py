@@ -276,6 +276,28 @@ def test_a_cancelled_completion_frees_its_row(policy):
     assert len(asyncio.run(main()).turns) == 3
 
 
+def test_a_cancelled_completion_harms_no_other(policy):
+    long = SamplingParams(max_tokens=120, stop=())
+
+    async def main(is_cancelled):
+        async with HFEngine(policy) as engine:
+            jobs = (play(engine, policy.codec, seed, 1, params=long) for seed in (1, 2, 3))
+            tasks = [asyncio.create_task(job) for job in jobs]
+            while len(engine._decoder.rows) < 3:
+                await asyncio.sleep(0.001)
+            if is_cancelled:
+                # Not the last row: another takes its place.
+                tasks[engine._decoder.rows[0].session].cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    alone, cancelled = asyncio.run(main(False)), asyncio.run(main(True))
+    gone = [isinstance(end, asyncio.CancelledError) for end in cancelled]
+    assert sum(gone) == 1
+    for one, other, is_gone in zip(alone, cancelled, gone, strict=True):
+        if not is_gone:
+            assert one.token_ids == other.token_ids
+
+
 def test_an_error_in_the_thread_reaches_everyone_and_the_engine_goes_on(policy, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
