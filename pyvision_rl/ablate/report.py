@@ -79,22 +79,23 @@ def write_report(out: Path, config: AblateConfig) -> Path:
     rows: list[str] = []
     columns: list[Column] = []
     for ablation in config.ablations:
-        arms = [_read_arm(out, config, arm) for arm in ablation.arms]
+        arms = [_read_arm(out, config, arm, config.seeds) for arm in ablation.arms]
         columns = _columns(arms[0])
-        rows += [_row(ablation, arm, columns) for arm in arms]
+        rows += [_row([ablation.name, arm.arm.name], arm, columns) for arm in arms]
         write_file(out / "figures" / f"{ablation.name}.png", draw(ablation, arms))
     worths = [(title, worth_of(out / "runs" / run.name)) for title, run in all_runs(config)]
     write_file(out / "figures" / f"{WORTH}.png", draw_worths([worth for _, worth in worths]))
     table = out / TABLE
-    lines = [*_header(config, columns), *rows, "", *worth_table(worths)]
+    lines = [*_header(config, columns), *rows, "", *_seed_table(out, config), ""]
+    lines += worth_table(worths)
     write_file(table, ("\n".join(lines) + "\n").encode())
     return table
 
 
-def _read_arm(out: Path, config: AblateConfig, arm: Arm) -> ArmRuns:
+def _read_arm(out: Path, config: AblateConfig, arm: Arm, seeds: Sequence[int]) -> ArmRuns:
     curves: list[list[tuple[int, dict[str, float]]]] = []
     summaries: list[dict[str, float]] = []
-    for seed in config.seeds:
+    for seed in seeds:
         name = run_of(config, arm, seed).name
         rows = RunReader(out / "runs" / name).metrics()
         curves.append([(row.step, row.values) for row in rows])
@@ -132,21 +133,41 @@ def _columns(arm: ArmRuns) -> list[Column]:
 
 
 def _header(config: AblateConfig, columns: Sequence[Column]) -> list[str]:
-    names = ["ablation", "arm", *(name for name, _ in columns)]
     seeds = ", ".join(map(str, config.seeds))
     return [
         f"Means over seeds {seeds} with 95 % intervals (Student), after {config.rl.num_steps} "
         f"steps or as many as taught something, on {config.needle.num_test} unseen items; "
         f"training columns are of the last {LAST_STEPS} steps.",
         "",
-        "| " + " | ".join(names) + " |",
-        "|" + "---|" * len(names),
+        *_head(["ablation", "arm", *(name for name, _ in columns)]),
     ]
 
 
-def _row(ablation: Ablation, arm: ArmRuns, columns: Sequence[Column]) -> str:
+def _head(names: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+
+
+def _row(names: Sequence[str], arm: ArmRuns, columns: Sequence[Column]) -> str:
     cells = [_cell(estimate(values(arm))) for _, values in columns]
-    return "| " + " | ".join([ablation.name, arm.arm.name, *cells]) + " |"
+    return "| " + " | ".join([*names, *cells]) + " |"
+
+
+def _seed_table(out: Path, config: AblateConfig) -> list[str]:
+    """Each run by itself; runs that ablations share stand there once."""
+    lines: list[str] = []
+    known: set[str] = set()
+    for ablation in config.ablations:
+        for arm in ablation.arms:
+            if (name := run_of(config, arm, config.seeds[0]).name) in known:
+                continue
+            known.add(name)
+            for seed in config.seeds:
+                run = _read_arm(out, config, arm, [seed])
+                columns = _columns(run)
+                lines = lines or _head(["arm", "seed", "steps", *(name for name, _ in columns)])
+                title, steps = f"{ablation.name} = {arm.name}", run.curves[0][-1][0]
+                lines.append(_row([title, str(seed), str(steps)], run, columns))
+    return ["Each run by itself:", "", *lines]
 
 
 def _cell(found: Estimate) -> str:

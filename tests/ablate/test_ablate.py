@@ -200,3 +200,5 @@ def test_an_arm_with_nothing_left_to_learn_from_is_judged_where_it_ends(tmp_path
     assert [step for title, step in steps if "low, seed 0" in title] == [1, 2]
     assert [step for title, step in steps if "breaks, seed 0" in title] == [1]
     assert "| rate | breaks | 0.00 " in table.read_text()
+    assert "\n| rate = low | 0 | 2 | " in table.read_text()
+    assert "\n| rate = breaks | 0 | 1 | 0.00 " in table.read_text()
