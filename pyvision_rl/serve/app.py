@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from pyvision_rl.errors import InputError, PyVisionError, SandboxError
+from pyvision_rl.errors import ConfigError, InputError, PyVisionError, SandboxError
 from pyvision_rl.rollout.episode import Agent
 from pyvision_rl.rollout.group import run_group
 from pyvision_rl.serve.question import read_question
@@ -55,6 +55,18 @@ class ServeLimits:
     """Seconds an episode may take, waiting included."""
     api_key_env: str = ""
     """Environment variable with the key that clients must send; empty: none is needed."""
+    min_completion_tokens: int = 0
+    """What a client's max_tokens is raised to: harnesses ask for 16 and mean the answer alone, but
+    an agent thinks and writes programs in each of its turns."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_running", 1), ("max_waiting", 0), ("max_body_mb", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"limits.{name}: {getattr(self, name)}, must be at least {least}")
+        if self.timeout_s <= 0 or self.min_completion_tokens < 0:
+            raise ConfigError(
+                "limits: timeout_s must be positive, min_completion_tokens not negative"
+            )
 
 
 @dataclass
@@ -135,7 +147,7 @@ class AgentServer:
 
     def _agent(self, asked: ChatRequest, on_text: OnText) -> Agent:
         """The agent with a request's own sampling settings."""
-        config = asked.applied_to(self.agent.config)
+        config = asked.applied_to(self.agent.config, self.limits.min_completion_tokens)
         return replace(self.agent, config=config, engine=WatchedEngine(self.agent.engine, on_text))
 
     async def _play(self, agent: Agent, asked: ChatRequest) -> Trajectory:
@@ -180,11 +192,7 @@ class AgentServer:
                 yield chunk(name, self.model, {"reasoning_content": text}) if text else b": \n\n"
             failure = _failure(job)
             if failure:
-                yield (
-                    b"data: "
-                    + json.dumps(error_body(failure[0], "server_error")).encode()
-                    + b"\n\n"
-                )
+                yield b"data: " + json.dumps(error_body(*_kind(*failure))).encode() + b"\n\n"
             else:
                 done = job.result()
                 details = details_of(done, asked.pyvision.trajectory)
@@ -235,5 +243,8 @@ def _failure(job: asyncio.Task[Trajectory]) -> tuple[str, int] | None:
 
 
 def _error(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return JSONResponse(error_body(message, kind), status, headers=headers)
+    return JSONResponse(error_body(*_kind(message, status)), status, headers=headers)
+
+
+def _kind(message: str, status: int) -> tuple[str, str]:
+    return message, "invalid_request_error" if status < 500 else "server_error"

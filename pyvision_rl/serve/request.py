@@ -30,9 +30,16 @@ class ChatRequest(msgspec.Struct, frozen=True):
     max_completion_tokens: int | None = None
     pyvision: Extras = Extras()
 
-    def applied_to(self, config: RolloutConfig) -> RolloutConfig:
-        """The limits with this request's sampling; raises ConfigError for values out of range."""
-        limit = self.max_completion_tokens or self.max_tokens or config.max_completion_tokens
+    def applied_to(self, config: RolloutConfig, least_tokens: int = 0) -> RolloutConfig:
+        """The limits with this request's sampling, its tokens raised to `least_tokens`.
+
+        Raises ConfigError for values out of range.
+        """
+        limit = self.max_completion_tokens or self.max_tokens
+        if limit is None or limit == 0:
+            limit = config.max_completion_tokens
+        elif limit > 0:
+            limit = max(limit, least_tokens)
         return replace(
             config,
             temperature=config.temperature if self.temperature is None else self.temperature,

@@ -213,6 +213,25 @@ def test_sampling_of_the_request(script, client):
     assert params.max_tokens == 77
 
 
+def test_few_tokens_of_a_harness_are_raised(codec):
+    """lmms-eval asks for 16, which would cut an agent in the midst of its first program."""
+    script = Script()
+    with serving(codec, script, ServeLimits(min_completion_tokens=200)) as address:
+        for asked in (16, 300):
+            httpx.post(address + CHAT, json=asking(TEXT, max_tokens=asked))
+        refused = httpx.post(address + CHAT, json=asking(TEXT, max_tokens=-5))
+    assert {params.max_tokens for params in script.params} == {200, 300}
+    assert "max_completion_tokens: -5, must be at least 1" in refused.json()["error"]["message"]
+
+
+def test_a_stream_says_whose_fault_it_is(client):
+    broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}
+    reply = client.post(CHAT, json=asking(broken, TEXT, stream=True))
+    error = next(json.loads(line[6:]) for line in reply.text.splitlines() if '"error"' in line)
+    assert error["error"]["message"] == "image 0: not a readable image"
+    assert error["error"]["type"] == "invalid_request_error"
+
+
 def test_several_images_and_earlier_messages(script, client):
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -369,5 +388,9 @@ def test_a_key_and_a_time_limit(codec, monkeypatch):
 def test_configuration_errors(codec):
     with pytest.raises(ConfigError, match="port 0, must be from 1 to 65535"):
         ServeConfig(model="tiny", port=0)
+    with pytest.raises(ConfigError, match=r"limits\.max_running: 0, must be at least 1"):
+        ServeLimits(max_running=0)
+    with pytest.raises(ConfigError, match="timeout_s must be positive"):
+        ServeLimits(timeout_s=0)
     with pytest.raises(InputError, match="the environment has no MISSING_KEY"):
         AgentServer(None, "x", ServeLimits(api_key_env="MISSING_KEY"))  # type: ignore[arg-type]
