@@ -118,13 +118,18 @@ def test_the_shipped_study_is_the_papers_four_and_what_it_leaves_open():
         "turn_budget",
         "drop_without_look",
         "direct_only",
+        "paper_code",
         "coefficient_without_failures",
         "coefficient_failures_10_percent",
         "coefficient_failures_15_percent",
         "coefficient_failures_40_percent",
     ]
-    # the base, six changes, and a grid of 12 of which two are there already; three seeds
-    assert len(list(all_runs(config))) == 3 * (1 + 6 + 10)
+    # the base, seven changes, and a grid of 12 of which two are there already; three seeds
+    assert len(list(all_runs(config))) == 3 * (1 + 7 + 10)
+    (code,) = (a.arms[1] for a in config.ablations if a.name == "paper_code")
+    changed = override(config.rl, code.overrides)
+    preset = [f"--config={FOLDER}/rl/{name}.yaml" for name in ("image_tiny", "paper_code")]
+    assert replace(changed, out="") == replace(parse_config("rl", RLConfig, preset), out="")
 
 
 def test_common_overrides_go_before_an_arms_own():
