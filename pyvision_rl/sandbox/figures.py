@@ -19,11 +19,9 @@ from PIL import Image
 
 from pyvision_rl.sandbox.config import FigureStyle
 from pyvision_rl.sandbox.drawing import garbage_left
-from pyvision_rl.sandbox.wire import FIGURES_PER_CELL
+from pyvision_rl.sandbox.wire import FIGURES_PER_CELL, MAX_ASPECT
 
 MAX_SHARED_PX = 2**20
-MAX_ASPECT = 200
-"""Vision processors of the Qwen family refuse longer images."""
 
 Pixels = npt.NDArray[np.uint8]
 

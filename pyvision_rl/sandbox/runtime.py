@@ -79,7 +79,10 @@ class Runtime:
     async def close(self) -> None:
         """End the process and wait until it is gone."""
         self._ending = self._ending or "dead"
-        await self._kill()
+        if self._child is not None:  # a cell that runs sees the end of its channel
+            self._child.signal(signal.SIGKILL)
+        async with self._turn:
+            await self._kill()
         self._pool.forget(self)
 
     async def run(self, code: str) -> CellResult:
@@ -90,11 +93,11 @@ class Runtime:
             long = f"ValueError: a cell of {len(code)} characters, at most {wire.MAX_CODE_CHARS}"
             return CellResult("error", long, [], 0.0)
         code = code.encode("utf-8", "replace").decode()
-        async with self._turn:
-            if self._ending is not None:
-                return CellResult(self._ending, "RuntimeError: the runtime has ended", [], 0.0)
-            async with self._pool.slots.hold(self._activity):
-                return await self._run(code)
+        if self._ending is None:
+            async with self._pool.slots.hold(self._activity), self._turn:
+                if self._ending is None:  # or it was closed meanwhile
+                    return await self._run(code)
+        return CellResult(self._ending or "dead", "RuntimeError: the runtime has ended", [], 0.0)
 
     def _activity(self) -> Activity | None:
         return Activity.of(self._child.pidfd) if self._child else None
@@ -104,8 +107,7 @@ class Runtime:
         config = self._pool.config
         try:
             if self._child is None:
-                async with asyncio.timeout(OPEN_TIMEOUT_S):
-                    await self._start()
+                await self._start()
             started = time.monotonic()
             async with asyncio.timeout(config.timeout_s + config.grace_s):
                 request = wire.Run(secrets.randbits(63), code)
@@ -126,11 +128,20 @@ class Runtime:
             self._ending = "dead"
             await self._kill()
             raise
-        self._ending = kind
+        self._ending = self._ending or kind
         await self._kill()
-        return CellResult(kind, text, [], time.monotonic() - started)
+        return CellResult(self._ending, text, [], time.monotonic() - started)
 
     async def _start(self) -> None:
+        """A process with its images and videos; `SandboxError` where there is none in time."""
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await self._open()
+        except (OSError, wire.WireError) as error:
+            reason = str(error) or "no answer"
+            raise SandboxError(f"a runtime did not start: {reason}") from None
+
+    async def _open(self) -> None:
         """Fork the process, once more if the fork server was lost meanwhile, and hand it images and
         videos.
         """
@@ -145,10 +156,7 @@ class Runtime:
         opened = wire.Open(
             secrets.randbits(63), self._seed, [i.size for i in images], len(self._videos)
         )
-        try:
-            await self._exchange(opened, images)
-        except (TimeoutError, OSError, wire.WireError) as error:
-            raise SandboxError(f"a runtime did not start: {error or 'no answer'}") from None
+        await self._exchange(opened, images)
         self._images = []
 
     async def _fork(self) -> None:
@@ -159,6 +167,8 @@ class Runtime:
             videos += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self._videos]
             self._child = await server.spawn([theirs.fileno(), *videos])
             self._channel = Channel(ours, self._pool.config)
+            if self._ending is not None:
+                raise ConnectionError("it was closed meanwhile")
         except BaseException:
             ours.close()
             raise
@@ -203,7 +213,8 @@ class Runtime:
             return "sandbox_lost", "RuntimeError: the sandbox was lost"
         if code == -signal.SIGKILL:
             return "killed_memory", "MemoryError: the runtime was killed for its memory or files"
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        names = {known.value: known.name for known in signal.Signals}  # most real-time ones miss
+        how = f"signal {names.get(-code, -code)}" if code < 0 else f"exit status {code}"
         return "dead", f"RuntimeError: the cell ended the interpreter ({how})"
 
     async def _wait(self) -> int | None:
@@ -215,7 +226,7 @@ class Runtime:
                 return await asyncio.shield(child.ended)
         except TimeoutError:
             child.signal(signal.SIGKILL)
-            await child.ended
+            await asyncio.shield(child.ended)
             return 0
 
     async def _kill(self) -> None:
@@ -224,6 +235,6 @@ class Runtime:
         if channel is not None:
             channel.close()
         if child is not None:
+            child.ended.add_done_callback(lambda _: child.release())
             child.signal(signal.SIGKILL)
-            await child.ended
-            child.release()
+            await asyncio.shield(child.ended)

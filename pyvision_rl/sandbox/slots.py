@@ -29,11 +29,11 @@ class Activity:
         try:
             info = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
             pid = next(int(line[4:]) for line in info.splitlines() if line.startswith("Pid:"))
-            # The name, in brackets, may hold anything.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            # The name, in brackets, may hold anything, and need not be text.
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         except (OSError, StopIteration):
             return None
-        return cls((int(fields[11]) + int(fields[12])) * TICK_S, fields[0] == "S")
+        return cls((int(fields[11]) + int(fields[12])) * TICK_S, fields[0] == b"S")
 
 
 Look = Callable[[], Activity | None]

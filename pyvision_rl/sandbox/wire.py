@@ -16,6 +16,8 @@ MAX_CODE_CHARS = 1 << 20
 """Longest cell."""
 FIGURES_PER_CELL = 2
 """How many figures of the largest size fit into one answer."""
+MAX_ASPECT = 200
+"""Vision processors of the Qwen family refuse images that are this many times as long as wide."""
 STRIP_BYTES = 1 << 16
 
 Size = tuple[int, int]
@@ -90,7 +92,8 @@ def check_reply(reply: Reply, request_id: int, max_images: int, max_image_px: in
     if num_blob_bytes(reply.images) > 3 * FIGURES_PER_CELL * max_image_px:
         raise WireError("more pixels than fit into one answer")
     for width, height in reply.images:
-        if width <= 0 or height <= 0 or width * height > max_image_px:
+        is_bounded = 0 < width * height <= max_image_px and min(width, height) > 0
+        if not is_bounded or max(width, height) >= MAX_ASPECT * min(width, height):
             raise WireError(f"an image of {width}x{height} pixels")
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pyvision_rl.errors import SandboxError
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
+from pyvision_rl.sandbox import runtime as runtime_module
 from tests.sandbox.conftest import Sandbox
 
 CONFIG = SandboxConfig(timeout_s=5.0)
@@ -50,6 +51,7 @@ def is_running(pid: int) -> bool:
 PARENT = """
 import asyncio, psutil, sys
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
+from pyvision_rl.sandbox import runtime as runtime_module
 
 async def main():
     async with SandboxPool(SandboxConfig()) as pool:
@@ -139,6 +141,64 @@ def test_a_cancelled_cell_takes_its_runtime_with_it() -> None:
                     await runtime.run("import time; time.sleep(4)")
             assert not runtime.alive
             assert (await pool.runtime().run("print(1)")).text == "1\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_runtime_closed_before_its_cell_begins_leaves_no_process() -> None:
+    async def scenario() -> None:
+        async with SandboxPool(SandboxConfig(timeout_s=5.0, max_running=1)) as pool:
+            await pool.runtime().run("x = 1")
+            before = pids()
+            busy, waiting = pool.runtime(), pool.runtime()
+            first = asyncio.create_task(busy.run("while True: pass"))
+            second = asyncio.create_task(waiting.run("x = 1"))
+            await asyncio.sleep(0.3)
+            await waiting.close()  # it waits for the place of the first
+            await busy.close()
+            assert [(await ended).kind for ended in (first, second)] == ["dead", "dead"]
+            assert wait_until_gone(list(pids() - before), 2.0) == []
+            starting = pool.runtime()
+            third = asyncio.create_task(starting.run("x = 1"))
+            while not pids() - before:
+                await asyncio.sleep(0.001)
+            await starting.close()
+            assert (await third).kind in ("ok", "dead")
+            assert wait_until_gone(list(pids() - before), 2.0) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_runtime_closed_while_its_cell_runs_leaves_others_alone() -> None:
+    """The descriptor that it had is the next one's."""
+
+    async def scenario() -> None:
+        async with SandboxPool(SandboxConfig(timeout_s=30.0, max_running=2)) as pool:
+            closed = pool.runtime()
+            running = asyncio.create_task(closed.run("while True: pass"))
+            await asyncio.sleep(0.5)
+            await closed.close()
+            assert (await pool.runtime().run("print(1)")).text == "1\n"
+            assert (await running).kind == "dead"
+
+    asyncio.run(scenario())
+
+
+def test_a_runtime_that_cannot_start_is_not_the_cells_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime_module, "OPEN_TIMEOUT_S", 0.3)
+
+    async def scenario() -> None:
+        before = pids()
+        async with SandboxPool(CONFIG) as pool:
+            _, server = descendants(since=before)
+            server.suspend()
+            try:
+                result = await pool.runtime().run("x = 1")
+            finally:
+                server.resume()
+            assert (result.kind, "cell" in result.text) == ("sandbox_lost", False)
 
     asyncio.run(scenario())
 

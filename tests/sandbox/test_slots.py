@@ -102,3 +102,21 @@ def test_activity_of_a_process(code: str, is_asleep: bool) -> None:
         process.communicate()
         assert Activity.of(pidfd) is None
         os.close(pidfd)
+
+
+def test_activity_of_a_process_whose_name_is_no_text() -> None:
+    code = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff) S \\xfe'); print(flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        look = Activity.of(pidfd)
+        assert look is not None
+        assert look.cpu_s > 0
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(pidfd)

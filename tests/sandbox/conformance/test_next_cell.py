@@ -54,6 +54,8 @@ FALSE_FIGURES = {
     "five hundred": "shown.extend([Image.new('RGB', (8, 8))] * 500)",
     "not an image": "shown.append('image')",
     "empty": "shown.append(Image.new('RGB', (0, 0)))",
+    "too long": "shown.append(Image.new('RGB', (1, 200)))",
+    "too wide": "shown.append(Image.new('RGB', (2000, 10)))",
 }
 
 

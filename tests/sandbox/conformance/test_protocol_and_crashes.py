@@ -131,6 +131,8 @@ CRASHES = {
     "exit handler": ("import atexit\natexit.register(os.abort)", "ok"),
     "trace function": ("sys.settrace(lambda *a: 1 / 0)", None),
     "signal at itself": ("import signal; signal.raise_signal(signal.SIGUSR1)", "dead"),
+    "signal without a name": ("os.kill(os.getpid(), 40)", "dead"),
+    "signal of the C library": ("os.kill(os.getpid(), 32)", "dead"),
     "stopped": ("import signal; signal.raise_signal(signal.SIGSTOP)", "killed_timeout"),
 }
 
