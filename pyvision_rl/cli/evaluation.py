@@ -49,7 +49,8 @@ def benchmark(arguments: list[str]) -> int:
     with stage(config.benchmark) as bar:
         if config.tool == "both":
             plain, helped, pair = asyncio.run(ablate_tool(config, bar.advance))
-            lines = [*plain.lines(), "", *helped.lines(), "", pair.line()]
+            lines = ["without the tool", *plain.lines(), "", "with the tool", *helped.lines()]
+            lines += ["", pair.line()]
         else:
             lines = asyncio.run(run_benchmark(config, bar.advance)).lines()
     for line in lines:

@@ -83,3 +83,13 @@ def test_a_dead_server_is_no_fault_of_the_input(call, table, tmp_path):
     code, _, said = call(*words, "--server", f"{unused_address()}/v1", *retries, *QUICK)
     assert code == 1
     assert "gave up after 1 attempts: ConnectError" in said
+
+
+def test_the_tool_ablation_names_its_halves(call, table, url, tmp_path):
+    words = ["eval", "--benchmark", "vstar", "--data", table, "--server", url, "--limit", 2]
+    code, out, _ = call(*words, "--out", tmp_path / "run", "--tool=both", "--num_samples=1", *QUICK)
+    assert code == 0
+    without, with_tool, difference = out[out.index("without the tool") :].split("\n\n")
+    assert without.splitlines()[1].startswith("vstar  accuracy  50.00")
+    assert with_tool.splitlines()[:1] == ["with the tool"]
+    assert difference.startswith("with_tool - without_tool: +0.00 points")
