@@ -23,9 +23,14 @@ class Masters:
             self.named.append((name, master))
 
     def take_gradients(self) -> None:
-        """Move the gradients to the masters, before they are clipped and stepped on."""
+        """Add the gradients to the masters', after every backward pass: a sum in fewer bits would
+        lose what the last of many passes add.
+        """
         for parameter, master in self._copies:
-            master.grad = None if parameter.grad is None else parameter.grad.float()
+            if parameter.grad is None:
+                continue
+            gradient = parameter.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
             parameter.grad = None
 
     def give_weights(self) -> None:

@@ -80,7 +80,7 @@ def estimate_memory(config: PolicyConfig, work: Workload) -> MemoryEstimate:
     }
     transient = {"vision forward": _vision_forward(model, work, size)}
     if work.train_tokens:
-        held["gradients"] = FLOAT32 * sum(p.numel() for p in trained)
+        held["gradients"] = sum(_gradient_bytes(p) for p in trained)
         held["optimizer"] = sum(_optimizer_bytes(p, work.optimizer) for p in trained)
         transient["activations"] = activation_bytes(text, config, work.train_tokens)
         if not config.freeze_vision:
@@ -127,6 +127,12 @@ def _logits_bytes(text: Qwen2_5_VLTextConfig, tokens: int) -> int:
     """Four float32 tensors over the vocabulary: logits, log-probs, and two for the entropy."""
     alive = min(tokens * text.vocab_size, LOGITS_PER_CHUNK)
     return 4 * FLOAT32 * alive
+
+
+def _gradient_bytes(parameter: torch.Tensor) -> int:
+    """The sum over micro-batches in float32, and one pass's own gradient in fewer bits."""
+    size = parameter.element_size()
+    return parameter.numel() * (FLOAT32 + (size if size < FLOAT32 else 0))
 
 
 def _optimizer_bytes(parameter: torch.Tensor, optimizer: Optimizer) -> int:

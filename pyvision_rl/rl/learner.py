@@ -93,7 +93,7 @@ class Learner:
 
     def _update_minibatch(self, samples: Sequence[Sample], totals: _Totals) -> None:
         num_tokens = sum(sample.num_loss_tokens for sample in samples)
-        self.policy.model.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         size, image_pad_id = self.config.micro_batch_tokens, self.policy.codec.image_pad_id
         for part in split_by_tokens(samples, size, image_pad_id):
             batch = collate(part, self.policy.pad_id, self.policy.device)
@@ -106,11 +106,11 @@ class Learner:
             )
             parts = policy_loss(logprobs_BT, batch, self.config.loss)
             (parts.loss / num_tokens).backward()
+            self.masters.take_gradients()
             totals.loss += float(parts.loss.detach())
             totals.clipped += float(parts.clipped)
             totals.kl += float(parts.kl)
             totals.entropy += float((entropy_BT * batch.loss_mask_BT).sum().detach())
-        self.masters.take_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
         if torch.isfinite(norm):
             self.optimizer.step()

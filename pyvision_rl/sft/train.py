@@ -103,7 +103,8 @@ def _update(
     config: SFTTrainConfig,
 ) -> dict[str, float]:
     num_tokens = sum(sample.num_loss_tokens for sample in rows)
-    policy.model.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad()
     loss = 0.0
     for part in split_by_tokens(rows, config.micro_batch_tokens, policy.codec.image_pad_id):
         batch = collate(part, policy.pad_id, policy.device)
@@ -116,8 +117,8 @@ def _update(
         )
         part_loss = -(logprobs_BT * batch.loss_mask_BT).sum() / num_tokens
         part_loss.backward()
+        masters.take_gradients()
         loss += float(part_loss.detach())
-    masters.take_gradients()
     norm = torch.nn.utils.clip_grad_norm_([p for _, p in masters.named], config.grad_clip)
     for optimizer in optimizers:
         optimizer.step()

@@ -109,6 +109,7 @@ def test_parts_of_training(tiny_random_checkpoint):
 
     half = estimate_memory(replace(config, dtype="bfloat16"), work)
     assert half.held["weights"] == 2 * half.parameters
+    assert half.held["gradients"] == 6 * half.trainable  # the sum, and what is added to it
     assert half.held["optimizer"] == 12 * half.trainable  # two moments and the master
     again = estimate_memory(replace(config, gradient_checkpointing=True), work)
     assert again.transient["activations"] < whole.transient["activations"]

@@ -249,3 +249,19 @@ def test_bfloat16_keeps_small_updates(policy, tmp_path):
     other.load(tmp_path)
     for saved, loaded in zip(learner.parameters, other.parameters, strict=True):
         assert torch.equal(saved, loaded)
+
+
+def test_bfloat16_loses_nothing_of_many_micro_batches(policy):
+    small = Policy.load(replace(policy.config, dtype="bfloat16"))
+    sample = samples_of(small)[7]
+    found = []
+    for count in (1, 16):
+        config = LearnerConfig(learning_rate=1e-9, micro_batch_tokens=1)
+        learner = Learner(small, config, 1.0)
+        metrics = learner.update([sample] * count, seed=0)
+        gradients = [p.grad.clone() for p in learner.parameters if p.grad is not None]
+        found.append((metrics["learner/grad_norm"], gradients))
+    (one_norm, one), (many_norm, many) = found
+    assert many_norm == pytest.approx(one_norm, rel=1e-5)
+    for single, summed in zip(one, many, strict=True):
+        torch.testing.assert_close(summed, single, rtol=1e-4, atol=1e-8)
