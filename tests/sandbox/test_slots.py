@@ -105,7 +105,8 @@ def test_activity_of_a_process(code: str, is_asleep: bool) -> None:
 
 
 def test_activity_of_a_process_whose_name_is_no_text() -> None:
-    code = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff) S \\xfe'); print(flush=True); input()"
+    rename = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff) S \\xfe')"
+    code = rename + "; print(flush=True); input()"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pyvision_rl.sandbox.confine import namespaces, paths
+from pyvision_rl.sandbox.confine import folders, namespaces, paths
 from pyvision_rl.sandbox.confine.libc import call_libc, die_with_parent
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -84,4 +83,4 @@ def keep(folder: Path, use_namespaces: bool, serve: Callable[[], None]) -> None:
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        folders.remove(folder)

@@ -7,12 +7,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import tempfile
 from pathlib import Path
 
-from pyvision_rl.sandbox.confine import landlock, namespaces, paths, privileges, seccomp
+from pyvision_rl.sandbox.confine import folders, landlock, namespaces, paths, privileges, seccomp
 from pyvision_rl.sandbox.confine.libc import (
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
@@ -127,24 +126,13 @@ class Confinement:
     def release_slot(self, slot: int) -> None:
         """Give a slot back once its runtime has been waited for."""
         if not self._private_root:
-            shutil.rmtree(self._scratch(slot), ignore_errors=True)
+            folders.remove(self._scratch(slot))
         self._free.append(slot)
 
     def overflows(self, slot: int) -> bool:
         """Whether a plain scratch folder holds more than a runtime may write."""
-        room, count = (self._setup.scratch_mb + 1) << 20, 0
-        folders = [str(self._scratch(slot))]
-        while folders:
-            # Entry by entry: a folder that a cell fills while it is listed may have no end.
-            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    count += 1
-                    room -= entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    if room < 0 or count > MAX_SCRATCH_FILES:
-                        return True
-        return False
+        room = (self._setup.scratch_mb + 1) << 20
+        return folders.holds_more(self._scratch(slot), room, MAX_SCRATCH_FILES)
 
     def _scratch(self, slot: int) -> Path:
         return self._folder / f"scratch-{slot}"
