@@ -106,7 +106,7 @@ async def run_loop(
     """All steps from where the run folder stands, whoever plays and learns.
 
     Raises SelectionError, with a checkpoint of what was learned until then, where nothing drawn
-    teaches anything; started again, the run draws other tasks.
+    teaches anything; started again from it, the run draws other tasks.
     `may_change`: dotted keys of the configuration that a resumed run may set anew.
     """
     stream = TaskStream(tasks, config.seed)
@@ -124,13 +124,14 @@ async def run_loop(
         async with open_grader(config.reward, config.judge, run.path) as grader:
             loop = _Loop(config, learner, stream, grader)
             step = loop.restore(run)
+            saved = run.checkpoints.latest()
+            metrics = dict(saved.metrics) if saved else {}
             async with opened_play as play:
-                metrics: dict[str, float] = {}
                 while step < config.num_steps:
                     try:
                         metrics = await loop.step(play, run, step + 1)
                     except SelectionError:
-                        if metrics and step % config.checkpoint_every:
+                        if step:
                             run.checkpoints.save(step, loop.save, metrics)
                         raise
                     step += 1

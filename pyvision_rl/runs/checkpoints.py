@@ -75,12 +75,13 @@ class Checkpoints:
                 write(draft)
                 (draft / _NOTE).write_bytes(msgspec.json.encode(_Note(step, known)))
                 _sync_tree(draft)
-                _remove(path)
+                old = _put_aside(path)
                 draft.rename(path)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
             sync_folder(self._folder)
+            shutil.rmtree(old, ignore_errors=True)
             self._prune()
         return Checkpoint(path, step, known)
 
@@ -103,7 +104,7 @@ class Checkpoints:
         best = self.best()
         for checkpoint in self.all()[: -self._config.keep_last]:
             if best is None or checkpoint.step != best.step:
-                _remove(checkpoint.path)
+                shutil.rmtree(_put_aside(checkpoint.path))
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
@@ -127,13 +128,15 @@ def _read(path: Path) -> Checkpoint | None:
     return Checkpoint(path, found.step, found.metrics)
 
 
-def _remove(path: Path) -> None:
-    """Renames first, so that a kill never leaves half a checkpoint under its real name."""
+def _put_aside(path: Path) -> Path:
+    """Renames a checkpoint, if it is there, to be removed: a kill while that lasts never leaves
+    half of it under its real name.
+    """
+    doomed = temporary(path.with_name(f"old-{path.name}"))
+    shutil.rmtree(doomed, ignore_errors=True)
     if path.exists():
-        doomed = temporary(path.with_name(f"old-{path.name}"))
-        shutil.rmtree(doomed, ignore_errors=True)
         path.rename(doomed)
-        shutil.rmtree(doomed)
+    return doomed
 
 
 def _sync_tree(folder: Path) -> None:

@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from pyvision_rl.data.needle_files import TRAIN_FILE, NeedleConfig, write_needle
 from pyvision_rl.data.needle_video_files import TRAIN_FILE as CLIPS_FILE
 from pyvision_rl.data.needle_video_files import NeedleVideoConfig, write_needle_video
+from pyvision_rl.data.stream import STREAM_FILE
 from pyvision_rl.errors import InputError, SelectionError
 from pyvision_rl.model.hf_engine import EngineConfig
 from pyvision_rl.model.images import PixelLimits
@@ -100,20 +101,29 @@ def test_a_run_learns_records_and_resumes_bit_by_bit(data, tmp_path):
     assert tokenizer.eos_token == "<|im_end|>"
 
 
-def test_what_was_learned_is_kept_where_nothing_more_can_be(data, tmp_path):
+@pytest.mark.parametrize("checkpoint_every", [1, 3])
+def test_what_was_learned_is_kept_where_nothing_more_can_be(data, tmp_path, checkpoint_every):
     # The first update breaks the policy: every answer is wrong from then on.
     config = replace(
         config_for(data, tmp_path / "run", 3),
-        checkpoint_every=3,
+        checkpoint_every=checkpoint_every,
         learner=LearnerConfig(learning_rate=0.1),
         select=SelectConfig(oversample=6, num_groups=2, max_rounds=1),
     )
     with pytest.raises(SelectionError, match="6 groups drawn in 1 rounds, 0 usable"):
         run(config)
-    assert [checkpoint.step for checkpoint in RunReader(tmp_path / "run").checkpoints()] == [1]
+    # 6 tasks for step 1, and 6 for the step 2 that failed: they are not drawn again.
+    assert tasks_drawn(tmp_path / "run") == {1: [12]}
     with pytest.raises(SelectionError, match="6 groups drawn in 1 rounds, 0 usable"):
         run(config)  # goes on from there
+    assert tasks_drawn(tmp_path / "run") == {1: [18]}
     assert [row.step for row in RunReader(tmp_path / "run").metrics()] == [1]
+
+
+def tasks_drawn(folder: Path) -> dict[int, list[int]]:
+    """By the step of each checkpoint, the tasks that were drawn of each set until then."""
+    found = RunReader(folder).checkpoints()
+    return {kept.step: json.loads((kept.path / STREAM_FILE).read_text())["drawn"] for kept in found}
 
 
 def test_carried_groups_survive_a_resume_bit_by_bit(data, tmp_path):
