@@ -6,6 +6,7 @@ Knows verl's names only; nothing of verl is imported, so that a dry run can show
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeAlias
 
@@ -129,6 +130,8 @@ def _sampler(config: DistributedConfig) -> dict[str, Setting]:
         f"{SAMPLER}.max_num_seqs": config.agent.engine.max_rows,
         f"{SAMPLER}.tensor_model_parallel_size": verl.tensor_parallel,
         f"{SAMPLER}.gpu_memory_utilization": verl.sampler_memory,
+        # vLLM resizes images by itself: with other limits it would see other tokens than we count.
+        f"+{SAMPLER}.engine_kwargs.vllm.mm_processor_kwargs": asdict(config.policy.pixels),
     }
 
 

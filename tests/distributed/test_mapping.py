@@ -38,6 +38,9 @@ def test_the_papers_settings_reach_verl():
     assert settings["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"] == 32768
     assert settings["actor_rollout_ref.rollout.max_model_len"] == 32768
     assert settings["actor_rollout_ref.rollout.temperature"] == 1.0
+    # A sampler that resized images once more would place other tokens than we count.
+    resizing = settings["+actor_rollout_ref.rollout.engine_kwargs.vllm.mm_processor_kwargs"]
+    assert resizing == {"min_pixels": 3136, "max_pixels": 2_000_000}
     precision = settings["+actor_rollout_ref.actor.fsdp_config.mixed_precision"]
     assert precision == {"param_dtype": "bf16", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
