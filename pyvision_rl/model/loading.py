@@ -30,11 +30,16 @@ def checkpoint_folder(model: str) -> str:
 def check_device(device: str) -> None:
     """Raise ConfigError unless `device` exists here."""
     try:
-        kind = torch.device(device).type
+        wanted = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device {device}: use cpu, cuda or cuda:N") from error
-    if kind == "cuda" and not torch.cuda.is_available():
+    if wanted.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {device}: use cpu, cuda or cuda:N")
+    count = torch.cuda.device_count()
+    if wanted.type == "cuda" and not count:
         raise ConfigError(f"device {device}: no CUDA device here; use cpu")
+    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+        raise ConfigError(f"device {device}: there are {count} here, from cuda:0 on")
 
 
 def check_architecture(model: str) -> None:

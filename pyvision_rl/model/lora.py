@@ -67,22 +67,21 @@ def add_adapters(
             parameter.data = parameter.data.to(model.dtype)
 
 
+@torch.no_grad()
 def merged_state(model: Qwen2_5_VLForConditionalGeneration) -> dict[str, torch.Tensor]:
     """The state of the plain model that computes the same, on the CPU; the model is unchanged."""
     from peft.tuners.lora import Linear
 
-    deltas = {
-        name: module.get_delta_weight(_NAME)
-        for name, module in model.named_modules()
-        if isinstance(module, Linear)
-    }
+    adapted = {name: m for name, m in model.named_modules() if isinstance(m, Linear)}
     state = {}
     for key, value in model.state_dict().items():
         if ".lora_" in key:
             continue
         layer, _, rest = key.partition(".base_layer.")
         if rest == "weight":
-            value = (value.float() + deltas[layer].float()).to(value.dtype)
+            # One layer at a time: all updates together are as large as the model.
+            delta = adapted[layer].get_delta_weight(_NAME)
+            value = (value.float() + delta.float()).to(value.dtype)
         state[f"{layer}.{rest}" if rest else key] = value.cpu()
     return state
 

@@ -307,7 +307,8 @@ class Policy:
         if self.config.lora.rank:
             read_adapters(self.model, Path(folder) / ADAPTER)
             return self.weights_changed()
-        saved = load_model(str(folder), self.config.dtype, str(self.device))
+        # On the CPU: the device need not hold the weights twice.
+        saved = load_model(str(folder), self.config.dtype, "cpu")
         return self.load_state(saved.state_dict())
 
     def write(self, folder: str | Path) -> None:

@@ -87,7 +87,8 @@ class Learner:
     def load(self, folder: Path) -> None:
         """Go back to what `save` wrote."""
         self.policy.read(folder)
-        state = torch.load(folder / OPTIMIZER_FILE, map_location=self.policy.device)
+        # The optimizer copies its state to where its weights lie, but for the step counts.
+        state = torch.load(folder / OPTIMIZER_FILE, map_location="cpu")
         self.optimizer.load_state_dict(state["optimizer"])
         self.masters.load(state["masters"])
 

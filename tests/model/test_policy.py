@@ -246,6 +246,13 @@ def test_cut_weights(tiny_random_checkpoint, tmp_path):
     assert_one_line(folder, str(folder), "no weights that load")
 
 
-def test_an_unknown_device(tiny_random_checkpoint):
-    with pytest.raises(ConfigError, match="device tpux: use cpu, cuda or cuda:N"):
-        load(tiny_random_checkpoint, device="tpux")
+@pytest.mark.parametrize("device", ["tpux", "meta", "mps"])
+def test_an_unknown_device(tiny_random_checkpoint, device):
+    with pytest.raises(ConfigError, match=f"device {device}: use cpu, cuda or cuda:N"):
+        load(tiny_random_checkpoint, device=device)
+
+
+def test_a_device_that_is_not_there(tiny_random_checkpoint, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="device cuda:2: there are 2 here"):
+        load(tiny_random_checkpoint, device="cuda:2")

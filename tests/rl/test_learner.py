@@ -1,16 +1,18 @@
+import weakref
 from dataclasses import replace
 from random import Random
 
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import Linear
 from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.images import PixelLimits
-from pyvision_rl.model.lora import ADAPTER, LoRAConfig
+from pyvision_rl.model.lora import ADAPTER, LoRAConfig, merged_state
 from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.rl.learner import Learner, LearnerConfig
 
@@ -185,6 +187,23 @@ def test_an_exported_checkpoint_is_base_and_adapters_in_one(policy, tmp_path):
     with torch.no_grad():
         expected = lora.model(input_ids=ids).logits
         torch.testing.assert_close(theirs(input_ids=ids).logits, expected)
+
+
+def test_a_merge_holds_one_layer_at_a_time(policy, monkeypatch):
+    made: list[weakref.ref[torch.Tensor]] = []
+    counts = []
+    plain = Linear.get_delta_weight
+
+    def watched(layer: Linear, name: str) -> torch.Tensor:
+        delta = plain(layer, name)
+        made.append(weakref.ref(delta))
+        counts.append(sum(reference() is not None for reference in made))
+        return delta
+
+    monkeypatch.setattr(Linear, "get_delta_weight", watched)
+    merged_state(adapted(policy).model)
+    assert len(counts) == 3 * 7  # linear layers of the language model
+    assert max(counts) <= 2  # the one before goes when its successor is there
 
 
 def test_lora_goes_on_bit_by_bit(policy, tmp_path):
