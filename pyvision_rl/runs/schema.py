@@ -77,6 +77,7 @@ TURNS = Layout(
             pa.field("index", pa.int32()),
             pa.field("task_images", pa.list_(pa.string())),  # paths
             pa.field("task_videos", pa.list_(pa.string())),
+            pa.field("rule", pa.string()),  # that the task declares
             pa.field("prompt", _OBSERVATION),
             pa.field("turns", pa.list_(_TURN)),
         ]
@@ -143,6 +144,7 @@ class StoredTrajectory(msgspec.Struct):
     task_videos: tuple[str, ...]
     prompt: StoredObservation
     turns: tuple[StoredTurn, ...]
+    rule: str = "auto"
 
     @property
     def image_names(self) -> set[str]:
@@ -161,6 +163,7 @@ class StoredTrajectory(msgspec.Struct):
             videos=tuple(map(Path, self.task_videos)),
             source=self.source,
             ability=self.ability,
+            rule=self.rule,
         )
 
     def build(self, images: Mapping[str, Image]) -> Trajectory:
@@ -205,6 +208,7 @@ def turns_columns(
     return {
         "task_images": [str(path) for path in task.images],
         "task_videos": [str(path) for path in task.videos],
+        "rule": task.rule,
         "prompt": _observation_columns(trajectory.prompt, name),
         "turns": [_turn_columns(turn, name) for turn in trajectory.turns],
     }

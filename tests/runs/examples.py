@@ -40,6 +40,7 @@ def _record(step: int, place: int, group_size: int) -> GroupRecord:
         videos=(Path("clip.mp4"),) if place else (),
         source="needle",
         ability="easy" if place else "two_looks",
+        rule="number" if place else "auto",
     )
     view = noise(1000 * step + place, 56, 28)
     members = tuple(_trajectory(task, view, step, index) for index in range(group_size))
