@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
+from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.hf_engine import EngineConfig, HFEngine
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
@@ -22,6 +23,14 @@ class AgentConfig:
     """Where the policy's programs run."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     """Prompt, limits and sampling of an episode."""
+
+    def __post_init__(self) -> None:
+        held, context = self.engine.kv_cache_tokens, self.rollout.max_tokens
+        if held < context:
+            raise ConfigError(
+                f"engine.kv_cache_tokens: {held}, must hold one context of rollout.max_tokens "
+                f"({context})"
+            )
 
 
 @asynccontextmanager
