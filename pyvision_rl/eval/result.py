@@ -176,7 +176,7 @@ def read_scores(folder: Path) -> list[ItemScore]:
         return [
             msgspec.json.decode(line, type=ItemScore) for line in path.read_bytes().splitlines()
         ]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder}: no finished evaluation there (no {SCORES})") from error
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: not the scores of an evaluation ({error})") from error

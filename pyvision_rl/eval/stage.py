@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyvision_rl.data.bad_rows import BadRows
 from pyvision_rl.data.readers import read_tasks
-from pyvision_rl.errors import ConfigError
+from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.eval.evaluate import EvaluateConfig, OnTask, Progress, play_tasks
 from pyvision_rl.eval.report import Report, report_items
 from pyvision_rl.eval.store import ItemStore
@@ -118,6 +118,8 @@ async def _play(
 def _finish(config: EvalConfig, tasks: Sequence[Task], store: ItemStore, run: RunFolder) -> Report:
     """The report over all starts of the run; whatever has no record was skipped."""
     items = [(task, store.records[task.id]) for task in tasks if task.id in store.records]
+    if tasks and not items:
+        raise InputError(f"{config.data}: the files of none of its {len(tasks)} tasks can be read")
     report = report_items(items, num_skipped=len(tasks) - len(items))
     judged = JudgeStats().metrics(config.judge) if config.judge.model else {}
     for key in judged:

@@ -64,7 +64,10 @@ class ServerClient:
     async def model(self) -> str:
         """The configured model, else the first that the server lists."""
         if not self._model:
-            listed = (await self.get("/models")).get("data")
+            try:
+                listed = (await self.get("/models")).get("data")
+            except NotFoundError as error:
+                raise PyVisionError(f"{error}; the address must go up to and with /v1") from error
             first = listed[0] if isinstance(listed, list) and listed else None
             name = first.get("id") if isinstance(first, Mapping) else None
             if not isinstance(name, str):

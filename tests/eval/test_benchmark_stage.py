@@ -312,6 +312,8 @@ def test_three_runs_are_compared_pair_by_pair(chat, url, tmp_path):
     ]
     with pytest.raises(InputError, match="no finished evaluation there"):
         compare_runs(CompareConfig([folders[0], str(tmp_path / "nothing")], "x.png"))
+    with pytest.raises(InputError, match=r"VStarBench\.tsv: no finished evaluation there"):
+        compare_runs(CompareConfig([folders[0], str(data)], "x.png"))
     with pytest.raises(ConfigError, match="1 runs; give two or more"):
         CompareConfig([folders[0]])
 

@@ -85,6 +85,14 @@ def test_too_many_files_that_go_end_it_and_nothing_done_is_lost(data, tmp_path):
         replace(config, max_bad_rows=-1)
 
 
+def test_where_no_file_can_be_read_there_is_no_result(data, tmp_path):
+    for image in images_of(data):
+        image.write_bytes(b"broken")
+    with pytest.raises(InputError, match="the files of none of its 12 tasks can be read"):
+        run(config_of(data, tmp_path / "run"))
+    assert RunReader(tmp_path / "run").summary() is None
+
+
 def test_a_killed_evaluation_goes_on_and_ends_as_one_that_was_not(data, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "tests.eval.resumed_eval", str(data), str(out)]

@@ -194,6 +194,15 @@ def test_requests_in_flight_are_bounded(chat, address, codec):
     assert chat.max_in_flight == 3
 
 
+def test_an_address_without_v1(address):
+    async def main():
+        async with ServerClient(ServerConfig(url=address)) as client:
+            await client.model()
+
+    with pytest.raises(PyVisionError, match=r"404 Not Found; the address must go up to and with"):
+        asyncio.run(main())
+
+
 def test_configuration_errors():
     with pytest.raises(ConfigError, match=r"url = 'localhost:80'; must start with http"):
         ServerConfig(url="localhost:80")

@@ -28,15 +28,22 @@ class ImageCache:
 
     folder: Path
 
-    def store(self, data: bytes) -> Path:
-        """The file of an encoded image. Raises one of `BROKEN_FILE` where it is not one."""
-        with Image.open(io.BytesIO(data)) as image:
-            suffix = (image.format or "img").lower()
-            path = self.folder / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
-            if not path.exists():
+    def store(self, data: bytes) -> Path | None:
+        """The file of an encoded image; None where it is not one, or not a whole one.
+
+        Raises InputError where the file cannot be written.
+        """
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                suffix = (image.format or "img").lower()
+                path = self.folder / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
+                if os.path.isfile(path):
+                    return path
                 # Its end may lack: said here, where the row is known, not in the midst of a run.
                 image.load()
-                write_file(path, data)
+        except BROKEN_FILE:
+            return None
+        write_file(path, data)
         return path
 
 
@@ -97,11 +104,11 @@ class ImageCells:
         return self._stored(row, name, data)
 
     def _stored(self, row: Row, name: str, data: bytes) -> tuple[Path, ...]:
-        try:
-            return (self.cache.store(data),)
-        except BROKEN_FILE:
+        path = self.cache.store(data)
+        if path is None:
             row.fail(name, data, "no image that can be read")
             return ()
+        return (path,)
 
 
 def _parts(value: object) -> list[object]:

@@ -83,6 +83,12 @@ def test_embedded_images_become_files_named_by_content(tmp_path):
     assert Image.open(tmp_path / "cache" / name).size == (40, 40)
 
 
+def test_images_that_cannot_be_written_are_not_called_broken(tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(InputError, match=r"cache.*: cannot be written"):
+        read_items(HRBENCH_4K, hr(tmp_path))
+
+
 def test_references_paths_and_lists(tmp_path):
     cells = ImageCells(ImageCache(tmp_path / "cache"), tmp_path)
     there = picture(tmp_path / "images" / "a.png", "blue")
