@@ -17,9 +17,12 @@ from transformers.cache_utils import Cache
 SPARE_TOKENS = 64
 """Room beyond what is needed now, so that decoding rarely has to grow the buffer."""
 
+SPARE_SHARE = 9 / 8 * 5 / 4
+"""What is allocated for large buffers, as a multiple of what is needed: rows times tokens."""
+
 
 class RowCache(Cache):
-    """The running rows' keys and values in one buffer [L, 2, R, T, H, D].
+    """The running rows' keys and values in one buffer [2, R, T, H, D] a layer.
 
     A row's tokens lie from its first cell on; what stands behind them is stale, and masked.
     Rows come and go without touching others, so no row ever waits for another.
@@ -31,7 +34,7 @@ class RowCache(Cache):
         self._heads = (heads, config.hidden_size // config.num_attention_heads)
         self._num_layers = config.num_hidden_layers
         self._dtype, self._device = dtype, device
-        self._kv = self._allocate(0, 0)
+        self._kv = [self._allocate(0, 0)] * self._num_layers
         self._cells = torch.empty(0, dtype=torch.long)
         self._rows = slice(0, 0)
         self._length = 0
@@ -39,24 +42,28 @@ class RowCache(Cache):
     @property
     def row_tokens(self) -> int:
         """Cells of each row."""
-        return self._kv.shape[3]
+        return self._kv[0].shape[2]
 
     def reserve(self, rows: int, tokens: int) -> None:
         """Make room for `rows` of `tokens` each; of what is stored, that much stays."""
-        old = self._kv[:, :, :rows, :tokens]
-        if (rows, tokens) == tuple(old.shape[2:4]):
+        _, old_rows, old_tokens, *_ = self._kv[0].shape
+        if rows <= old_rows and tokens <= old_tokens:
             return
         # Sized anew for both: where few long rows are left, the room of the many is given back.
-        self._kv = self._allocate(rows + rows // 8, tokens + max(SPARE_TOKENS, tokens // 4))
-        self._kv[:, :, : old.shape[2], : old.shape[3]] = old
+        # Layer by layer: only one of them is there twice.
+        for layer, buffer in enumerate(self._kv):
+            old = buffer[:, :rows, :tokens]
+            new = self._allocate(rows + rows // 8, tokens + max(SPARE_TOKENS, tokens // 4))
+            new[:, : old.shape[1], : old.shape[2]] = old
+            self._kv[layer] = new
 
     def release(self) -> None:
         """Give the memory back; nothing is stored any more."""
-        self._kv = self._allocate(0, 0)
+        self._kv = [self._allocate(0, 0)] * self._num_layers
 
     def _allocate(self, rows: int, tokens: int) -> Tensor:
         # Zeros: stale cells are masked, but a NaN among them would spread through the mask.
-        shape = (self._num_layers, 2, rows, tokens, *self._heads)
+        shape = (2, rows, tokens, *self._heads)
         return torch.zeros(shape, dtype=self._dtype, device=self._device)
 
     def aim(self, first: int, places: Tensor, length: int) -> None:
@@ -83,15 +90,17 @@ class RowCache(Cache):
 
     def read(self, row: int, length: int) -> Tensor:
         """A copy [L, 2, T, H, D] of a row's first cells."""
-        return self._kv[:, :, row, :length].clone()
+        return torch.stack([buffer[:, row, :length] for buffer in self._kv])
 
     def write(self, row: int, kv: Tensor) -> None:
         """Fill a row's first cells."""
-        self._kv[:, :, row, : kv.shape[2]] = kv
+        for buffer, states in zip(self._kv, kv, strict=True):
+            buffer[:, row, : kv.shape[2]] = states
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row's first cells over another row's."""
-        self._kv[:, :, target, :length] = self._kv[:, :, source, :length]
+        for buffer in self._kv:
+            buffer[:, target, :length] = buffer[:, source, :length]
 
 
 @dataclass(frozen=True)

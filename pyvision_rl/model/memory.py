@@ -14,6 +14,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 
 from pyvision_rl.model.images import TOKEN_PX
 from pyvision_rl.model.inputs import VISUAL_TOKENS_PER_FORWARD
+from pyvision_rl.model.kv import SPARE_SHARE
 from pyvision_rl.model.loading import check_architecture, checkpoint_folder
 from pyvision_rl.model.lora import add_adapters
 from pyvision_rl.model.policy import LOGITS_PER_CHUNK, PolicyConfig
@@ -86,7 +87,8 @@ def estimate_memory(config: PolicyConfig, work: Workload) -> MemoryEstimate:
         if not config.freeze_vision:
             transient["activations"] += _trained_vision(model, config, work.train_tokens, size)
     if work.kv_tokens:
-        transient["KV cache"] = work.kv_tokens * kv_bytes_per_token(text, size)
+        tokens = int(work.kv_tokens * SPARE_SHARE)
+        transient["KV cache"] = tokens * kv_bytes_per_token(text, size)
     count = sum(p.numel() for p in parameters)
     return MemoryEstimate(count, sum(p.numel() for p in trained), held, transient)
 

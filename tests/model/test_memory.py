@@ -1,5 +1,6 @@
 """The formulas beside what torch really keeps; the sum beside a process is in benchmarks/."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from pyvision_rl.model.images import PixelLimits
-from pyvision_rl.model.kv import RowCache
+from pyvision_rl.model.kv import SPARE_SHARE, RowCache
 from pyvision_rl.model.lora import LoRAConfig
 from pyvision_rl.model.memory import (
     Workload,
@@ -77,6 +78,33 @@ def test_keys_and_values(tiny_random_checkpoint):
     assert kv.nbytes == 10 * kv_bytes_per_token(policy.text_config, 4)
 
 
+def test_a_buffer_is_as_large_as_the_formula_says_and_grows_by_layers(
+    tiny_random_checkpoint, monkeypatch
+):
+    made: list[weakref.ref[torch.Tensor]] = []
+    counts = []
+    plain = RowCache._allocate
+
+    def watched(cache: RowCache, rows: int, tokens: int) -> torch.Tensor:
+        buffer = plain(cache, rows, tokens)
+        made.append(weakref.ref(buffer))
+        counts.append(sum(reference() is not None for reference in made))
+        return buffer
+
+    policy = Policy.load(config_of(tiny_random_checkpoint))
+    cache = RowCache(policy.text_config, torch.float32, policy.device)
+    cache.reserve(8, 400)
+    monkeypatch.setattr(RowCache, "_allocate", watched)
+    cache.write(7, torch.ones(3, 2, 399, 2, 32))
+    cache.reserve(8, 800)
+    cache.reserve(8, 1600)
+    assert max(counts) <= 3 + 2  # all layers, the old one that is copied, the one before it
+    sizes = [buffer.nbytes for reference in made if (buffer := reference()) is not None]
+    tokens = int(8 * 1600 * SPARE_SHARE)
+    assert sum(sizes) == tokens * kv_bytes_per_token(policy.text_config, 4)
+    assert torch.equal(cache.read(7, 399), torch.ones(3, 2, 399, 2, 32))
+
+
 @pytest.mark.parametrize(("freeze_vision", "dtype"), [(True, "bfloat16"), (False, "float32")])
 @pytest.mark.parametrize("rank", [0, 4])
 def test_weights_on_meta_are_those_of_the_policy(
@@ -102,7 +130,8 @@ def test_parts_of_training(tiny_random_checkpoint):
     assert whole.held["gradients"] == 4 * whole.trainable
     assert whole.held["optimizer"] == 8 * whole.trainable
     assert whole.held["vision features"] == 3 * 2**20
-    assert whole.transient["KV cache"] == 500 * 3 * 2 * 2 * 32 * 4
+    # 500 tokens, with 1/8 more rows and 1/4 more tokens a row than are needed
+    assert whole.transient["KV cache"] == 703 * 3 * 2 * 2 * 32 * 4
     # 1000 tokens x 320 words x 4 tensors x 4 bytes of logits beside the layers
     assert whole.transient["activations"] > 1000 * 320 * 16
     assert whole.total == sum(whole.held.values()) + max(whole.transient.values())
