@@ -88,6 +88,22 @@ def test_an_unknown_key_in_a_file_is_named(run, tmp_path):
     assert "num_grups" in line
 
 
+def test_a_configuration_in_another_encoding(run, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_bytes("out: Größe\n".encode("latin-1"))
+    code, (line,) = run("rl", "--config", str(config))
+    assert code == 2
+    assert "no UTF-8 text" in line
+
+
+@pytest.mark.parametrize("key", ["data", "out"])
+def test_an_empty_name_is_not_the_current_folder(run, tmp_path, key):
+    code, (line,) = run("eval", *NEEDED, f"--{key}", "")
+    assert code == 2
+    assert f"{key}: is empty" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_that_is_not_there(run, tasks):
     code, (line,) = run("eval", "--policy.model", "/none", "--data", str(tasks), "--out", "o")
     assert code == 2
@@ -119,6 +135,7 @@ def test_a_folder_with_another_run_is_left_alone(run, tmp_path, tasks, tiny_rand
     out = tmp_path / "out"
     out.mkdir()
     (out / "config.yaml").write_text("seed: 5\n")
+    (out / "summary.json").write_text("{}")
     before = {path.name for path in out.iterdir()}
     model = ["--policy.model", str(tiny_random_checkpoint)]
     code, (line,) = run("eval", *model, "--data", str(tasks), "--out", str(out))

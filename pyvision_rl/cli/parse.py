@@ -48,6 +48,11 @@ def parse_config(
         parsed = vars(parser.instantiate(parser.parse_args([*defaults, *arguments])))
     except argparse.ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"a file of --config is no UTF-8 text: {error}") from error
+    for key in ("data", "out"):
+        if parsed.get(key) == "":
+            raise ConfigError(f"{key}: is empty; name a {'file' if key == 'data' else 'folder'}")
     return config_type(**{key: value for key, value in parsed.items() if key != "config"})
 
 

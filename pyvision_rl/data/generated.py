@@ -31,15 +31,26 @@ def write_once(
     if is_written(folder, name, plans_file, config):
         log.info("%s: %s is there already", name, folder)
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    fill_folder(folder, write)
+
+
+def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a fresh folder, then give it its name; an empty folder may have that.
+
+    On an error nothing is left. Raises InputError where the disk is full or takes no file.
+    """
     try:
-        write(partial)
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            write(partial)
+            partial.chmod(0o755)
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def is_written(folder: Path, name: str, plans_file: str, config: Mapping[str, object]) -> bool:

@@ -19,6 +19,9 @@ MAX_PIXELS = 89_478_485
 """Larger files are refused before they are decoded: the size from which Pillow suspects a
 decompression bomb (an 8K frame has 33 million pixels)."""
 
+MAX_ASPECT = 200
+"""Largest ratio of the sides that a Qwen2.5-VL is defined for."""
+
 BROKEN_FILE = (
     OSError,
     SyntaxError,
@@ -41,7 +44,7 @@ def load_image(path: str | Path) -> Image.Image:
     """The image as RGB: turned as its EXIF says, transparency on white, 16 bits reduced to 8.
 
     Of an animation, the first frame. Raises MediaError that names the file where it is missing,
-    truncated, not an image, or larger than 89 million pixels.
+    truncated, not an image, larger than 89 million pixels, or over 200 times as wide as high.
     """
     try:
         with Image.open(path) as image:
@@ -50,12 +53,19 @@ def load_image(path: str | Path) -> Image.Image:
                 raise MediaError(
                     f"{path}: {width} x {height} pixels; at most {MAX_PIXELS:,} are allowed"
                 )
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                raise MediaError(
+                    f"{path}: {width} x {height} pixels; one side may be at most {MAX_ASPECT} "
+                    "times the other"
+                )
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
     except MediaError:
         raise
     except FileNotFoundError as error:
         raise MediaError(f"{path}: no such image file") from error
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"{path}: more than {MAX_PIXELS:,} pixels, which are allowed") from error
     except BROKEN_FILE as error:
         raise MediaError(f"{path}: not a readable image ({_reason(error)})") from error
 

@@ -6,6 +6,7 @@ What the fields of a row mean is for the readers to say.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import reprlib
@@ -24,6 +25,7 @@ from pyvision_rl.errors import InputError
 FORMATS = (".json", ".jsonl", ".parquet")
 PLACEHOLDER = re.compile(r"<(image|video)>")
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SHOWN_CHARS = 200
 BATCH_BYTES = 16 * 2**20
 
@@ -47,7 +49,9 @@ class Problem:
         if self.row is not None:
             parts.append(f"row {self.row}" + (f" (line {self.line})" if self.line else ""))
         parts.append(" = ".join(part for part in (self.field, self.value) if part))
-        return ": ".join(part for part in (*parts, self.reason) if part)
+        line = ": ".join(part for part in (*parts, self.reason) if part)
+        # A path may hold anything, and a problem is one line.
+        return CONTROL.sub(lambda found: repr(found[0])[1:-1], line)
 
 
 @dataclass
@@ -122,7 +126,9 @@ def shown(value: object) -> str:
 
 def as_text(row: Row, name: str, value: object, blank: bool = False) -> str:
     """The value as stripped text; notes a problem on `row` for other types and for blank text."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(value, str) and not (is_number and math.isfinite(value)):
+        # NaN is what table programs write for an empty cell.
         row.fail(name, value, "must be text or a number")
         return ""
     text = str(value).strip()
@@ -140,6 +146,8 @@ def iter_rows(path: str | Path, limit: int | None = None) -> Iterator[Row]:
     Raises InputError where the file as a whole cannot be read.
     """
     file = Path(path)
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; name a file ({', '.join(FORMATS)})")
     if file.suffix not in FORMATS:
         raise InputError(f"{file}: unknown format {file.suffix!r}; use {', '.join(FORMATS)}")
     if not file.is_file():

@@ -16,6 +16,7 @@ from pyvision_rl.data.mixture import open_task_sets
 from pyvision_rl.data.stream import TaskSet, TaskStream
 from pyvision_rl.errors import MediaError, SelectionError
 from pyvision_rl.model.batch import Sample
+from pyvision_rl.model.disk import as_os_errors
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.reward.grading import StageGrader, open_grader
 from pyvision_rl.reward.judge_config import MAY_CHANGE as JUDGE_MAY_CHANGE
@@ -132,7 +133,7 @@ async def run_loop(
                         metrics = await loop.step(play, run, step + 1)
                     except SelectionError:
                         if step:
-                            run.checkpoints.save(step, loop.save, metrics)
+                            run.checkpoints.save(step, as_os_errors(loop.save), metrics)
                         raise
                     step += 1
                     metrics |= loop.watch(run, step, metrics)

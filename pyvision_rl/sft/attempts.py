@@ -25,9 +25,6 @@ ATTEMPTS = "attempts.jsonl"
 TRACES = "traces"
 PHASE = "synthesize"
 KEPT = "kept"
-UNREADABLE = "unreadable"
-FINAL = frozenset({KEPT, UNREADABLE})
-"""Outcomes after which a task is not tried again."""
 TOOL_MARKS = ("<interpreter>", "<tool_response>")
 
 
@@ -128,10 +125,6 @@ class AttemptStore:
         folder = self._run.path / TRACES
         row = trace_row(folder, f"trace_{number:06d}", TraceSource(trace)) if trace else None
         self._append(Attempt(task.id, outcome, usage.num_input, usage.num_output, row))
-
-    def add_unplayed(self, task: Task) -> None:
-        """Record that a task's media can no longer be read."""
-        self._append(Attempt(task.id, UNREADABLE, 0, 0))
 
     def _append(self, attempt: Attempt) -> None:
         with writing(self._path), self._path.open("ab") as file:

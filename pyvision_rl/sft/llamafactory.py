@@ -17,6 +17,7 @@ from typing import Literal
 
 import yaml
 
+from pyvision_rl.data.generated import fill_folder
 from pyvision_rl.data.rows import Row, write_rows
 from pyvision_rl.data.traces import Trace, iter_traces
 from pyvision_rl.errors import ConfigError, InputError
@@ -125,9 +126,14 @@ def export_llamafactory(config: ExportConfig) -> Export:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists already; nothing was overwritten")
     folder = checkpoint_folder(config.model)
-    writer = _Writer(config, out, ChatCodec.from_folder(folder, config.pixels))
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    write_rows(out / ROWS_FILE, writer.rows())
+    writer = _Writer(config, ChatCodec.from_folder(folder, config.pixels))
+    fill_folder(out, lambda draft: _write_files(draft, config, folder, writer))
+    return writer.result()
+
+
+def _write_files(out: Path, config: ExportConfig, folder: str, writer: _Writer) -> None:
+    (out / "images").mkdir()
+    write_rows(out / ROWS_FILE, writer.rows(out))
     if not writer.num_traces:
         raise InputError(f"{config.data}: no trace is left; left out were {dict(writer.dropped)}")
     info = {"pyvision_rl": DATASET_INFO}
@@ -136,22 +142,21 @@ def export_llamafactory(config: ExportConfig) -> Export:
     (out / TRAIN_FILE).write_text(_train_yaml(config, model), "utf-8")
     if config.recipe.finetuning == "lora":
         (out / MERGE_FILE).write_text(_merge_yaml(model), "utf-8")
-    return writer.result()
 
 
 class _Writer:
     """Turns traces into rows, one at a time, so that memory stays flat."""
 
-    def __init__(self, config: ExportConfig, out: Path, codec: ChatCodec) -> None:
+    def __init__(self, config: ExportConfig, codec: ChatCodec) -> None:
         self.config = config
-        self.out = out
         self.codec = codec
         self.num_traces = 0
         self.num_tokens = 0
         self.dropped: Counter[str] = Counter()
         self._names: dict[bytes, str] = {}
 
-    def rows(self) -> Iterator[dict[str, object]]:
+    def rows(self, out: Path) -> Iterator[dict[str, object]]:
+        """The rows of the file in `out`, whose images are written there on the way."""
         for row, trace in iter_traces(self.config.data, self.config.image_root or None, None):
             row.raise_first()
             messages = self._show(row, trace)
@@ -161,7 +166,7 @@ class _Writer:
                 continue
             self.num_traces += 1
             self.num_tokens += len(sample.token_ids)
-            yield self._row(trace, messages, sample)
+            yield self._row(out, trace, messages, sample)
 
     def _show(self, row: Row, trace: Trace) -> list[ShownMessage]:
         try:
@@ -181,14 +186,14 @@ class _Writer:
         return ""
 
     def _row(
-        self, trace: Trace, messages: Sequence[ShownMessage], sample: Sample
+        self, out: Path, trace: Trace, messages: Sequence[ShownMessage], sample: Sample
     ) -> dict[str, object]:
         images = []
         for image in sample.images:
             key = image_key(image)
             if key not in self._names:
                 self._names[key] = f"images/{len(self._names):06d}.png"
-                image.save(self.out / self._names[key], compress_level=1)
+                image.save(out / self._names[key], compress_level=1)
             images.append(self._names[key])
         conversations = [
             {"role": message.role, "content": self.codec.defuse(message.text)}
@@ -202,7 +207,9 @@ class _Writer:
 
     def result(self) -> Export:
         num_images = len(self._names)
-        return Export(self.out, self.num_traces, num_images, self.num_tokens, self.dropped)
+        return Export(
+            Path(self.config.out), self.num_traces, num_images, self.num_tokens, self.dropped
+        )
 
 
 def _train_yaml(config: ExportConfig, model: str) -> str:

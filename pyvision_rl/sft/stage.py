@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pyvision_rl.data.traces import read_traces
+from pyvision_rl.data.traces import Trace, read_traces
+from pyvision_rl.errors import InputError
+from pyvision_rl.model.batch import Sample
+from pyvision_rl.model.disk import as_os_errors
 from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.rollout.videos import FramesConfig
 from pyvision_rl.runs import RunFolder
@@ -50,7 +53,7 @@ def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
     unseen = Unseen(config.unseen, config.seed)
     traces = read_traces(config.data, image_root=config.image_root or None)
     policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
-    samples = [encode_trace(trace, policy.codec, config.video) for trace in traces]
+    samples = [_encode(config, policy, row, trace) for row, trace in enumerate(traces)]
     total = num_steps(len(samples), config.train)
     with RunFolder.create(Path(config.out), dump_config(config), track=config.track) as run:
 
@@ -62,4 +65,11 @@ def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
 
         train(policy, samples, config.train, config.seed, log)
         run.draw_curves()
-        return run.checkpoints.save(total, policy.write, {}).path
+        return run.checkpoints.save(total, as_os_errors(policy.write), {}).path
+
+
+def _encode(config: SFTConfig, policy: Policy, row: int, trace: Trace) -> Sample:
+    try:
+        return encode_trace(trace, policy.codec, config.video)
+    except InputError as error:
+        raise InputError(f"{config.data}: row {row}: {error}") from error

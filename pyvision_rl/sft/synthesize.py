@@ -5,12 +5,12 @@ and what it did well becomes cold-start data (paper Sec. 4.1 used GPT-4.1).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pyvision_rl.data.bad_rows import BadRows
 from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.errors import ConfigError, MediaError
 from pyvision_rl.model.server_config import ServerConfig
@@ -28,10 +28,8 @@ from pyvision_rl.rollout.setup import load_setup
 from pyvision_rl.runs import PROMPT, SETUP, VIDEO_PROMPT, RunFolder
 from pyvision_rl.runs.config import dump_config
 from pyvision_rl.sandbox import SandboxPool
-from pyvision_rl.sft.attempts import FINAL, KEPT, AttemptStore, KeepConfig, outcome_of
+from pyvision_rl.sft.attempts import KEPT, AttemptStore, KeepConfig, outcome_of
 from pyvision_rl.types import Task, Trajectory
-
-logger = logging.getLogger(__name__)
 
 OnTask = Callable[[int, int], None]
 """Called after every task with the number done and the number in all."""
@@ -42,6 +40,7 @@ MAY_CHANGE = (
     "limit",
     "max_tries",
     "max_episodes",
+    "max_bad_rows",
     "budget.max_usd",
     "server",
     "endpoint.max_in_flight",
@@ -96,6 +95,9 @@ class SynthesizeConfig:
     """Attempts at a task; no further one follows a kept one."""
     max_episodes: int = 16
     """Attempts under way at once, each with a sandbox of its own."""
+    max_bad_rows: int = 16
+    """Tasks that are skipped where a file that was there at the start cannot be read any more; one
+    more ends the synthesis."""
     student_prompt: str = ""
     """Prompt template that the traces begin with, where it is not the teacher's own."""
     keep: KeepConfig = field(default_factory=KeepConfig)
@@ -112,9 +114,10 @@ class SynthesizeConfig:
     """A language model that judges free-text answers which the rules find wrong."""
 
     def __post_init__(self) -> None:
-        if self.limit < 0 or self.max_tries < 1 or self.max_episodes < 1:
+        if min(self.limit, self.max_bad_rows) < 0 or min(self.max_tries, self.max_episodes) < 1:
             raise ConfigError(
-                "synthesize: limit must not be negative, max_tries and max_episodes at least 1"
+                "synthesize: limit and max_bad_rows must not be negative, max_tries and "
+                "max_episodes at least 1"
             )
         if self.endpoint.api != "chat":
             raise ConfigError("synthesize: a teacher is asked by endpoint.api chat")
@@ -127,6 +130,7 @@ class Synthesis:
     path: Path
     num_tasks: int
     num_done: int
+    num_skipped: int
     outcomes: Counter[str]
     usage: TokenUsage
     usd: float
@@ -142,7 +146,9 @@ class Synthesis:
             f"tokens    {self.usage.num_input} in, {self.usage.num_output} out, {self.usd:.2f} USD",
             f"traces    {self.path}",
         ]
-        if self.num_done < self.num_tasks:
+        if self.num_skipped:
+            lines.append(f"skipped   {self.num_skipped} tasks whose files could not be read")
+        if self.num_done + self.num_skipped < self.num_tasks:
             lines.append("the budget is spent; raise budget.max_usd and start again to go on")
         return lines
 
@@ -151,6 +157,7 @@ class Synthesis:
         return {
             "num_tasks": self.num_tasks,
             "num_done": self.num_done,
+            "num_skipped": self.num_skipped,
             "num_kept": self.outcomes[KEPT],
             "outcomes": dict(self.outcomes),
             "num_input_tokens": self.usage.num_input,
@@ -175,6 +182,7 @@ async def run_synthesize(
         Path(config.out), dump_config(config), resume=True, may_change=MAY_CHANGE
     ) as run:
         store = AttemptStore(run)
+        bad_rows = BadRows(config.max_bad_rows)
         try:
             if any(not is_done(config, store, task) for task in tasks):
                 # Templates that cannot be used are found before anything is paid for.
@@ -188,24 +196,27 @@ async def run_synthesize(
                     open_server_agent(server, config.agent, pool) as agent,
                     open_grader(config.reward, config.judge, run.path) as grader,
                 ):
-                    await _Teaching(config, agent, grader, store, on_task).run(tasks)
+                    await _Teaching(config, agent, grader, store, bad_rows, on_task).run(tasks)
         finally:
-            result = _result(config, store, tasks)
+            result = _result(config, store, bad_rows, tasks)
             run.write_summary(result.summary())
     return result
 
 
 def is_done(config: SynthesizeConfig, store: AttemptStore, task: Task) -> bool:
-    """Whether a task has its trace, or all its attempts, or can have none."""
+    """Whether a task has its trace, or all its attempts."""
     attempts = store.of(task)
-    return len(attempts) >= config.max_tries or any(a.outcome in FINAL for a in attempts)
+    return len(attempts) >= config.max_tries or any(a.outcome == KEPT for a in attempts)
 
 
-def _result(config: SynthesizeConfig, store: AttemptStore, tasks: Sequence[Task]) -> Synthesis:
+def _result(
+    config: SynthesizeConfig, store: AttemptStore, bad_rows: BadRows, tasks: Sequence[Task]
+) -> Synthesis:
     return Synthesis(
         path=store.write_traces(tasks),
         num_tasks=len(tasks),
         num_done=sum(is_done(config, store, task) for task in tasks),
+        num_skipped=len(bad_rows.ids),
         outcomes=store.outcomes,
         usage=store.usage,
         usd=config.budget.usd(store.usage),
@@ -221,12 +232,14 @@ class _Teaching:
         agent: Agent,
         grader: StageGrader,
         store: AttemptStore,
+        bad_rows: BadRows,
         on_task: OnTask,
     ) -> None:
         self.config = config
         self.agent = agent
         self.grader = grader
         self.store = store
+        self.bad_rows = bad_rows
         self.on_task = on_task
         self.under_way: dict[int, TokenUsage] = {}
         self.writing = asyncio.Lock()
@@ -246,7 +259,11 @@ class _Teaching:
                 while not is_done(self.config, self.store, task):
                     if self._is_spent():
                         return
-                    await self._try(task)
+                    try:
+                        await self._try(task)
+                    except MediaError as error:
+                        self.bad_rows.skip(task, error)
+                        break
                 done += 1
                 self.on_task(done, len(tasks))
 
@@ -258,14 +275,15 @@ class _Teaching:
         return 0 < budget.max_usd <= spent
 
     async def _try(self, task: Task) -> None:
-        """One attempt, from the first request to the line that says it is finished."""
+        """One attempt, from the first request to the line that says it is finished.
+
+        Raises MediaError where the task's media cannot be read any more.
+        """
         usage = TokenUsage()
         self.under_way[id(usage)] = usage
         seed = derive_seed(self.config.seed, "synthesize", task.id, len(self.store.of(task)))
         try:
-            trajectory = await self._play(task, usage, seed)
-            if trajectory is None:
-                return
+            (trajectory,) = await run_group(self._metered(usage), task, 1, seed)
             reward = await score_by(self.grader, trajectory, self.config.reward)
             outcome = outcome_of(trajectory, reward.accuracy, self.config.keep)
             trace = self._as_student(trajectory) if outcome == KEPT else None
@@ -274,16 +292,6 @@ class _Teaching:
                 await asyncio.to_thread(self.store.add, *record)
         finally:
             del self.under_way[id(usage)]
-
-    async def _play(self, task: Task, usage: TokenUsage, seed: int) -> Trajectory | None:
-        """The teacher's episode; None, with a note, where the task's media cannot be read now."""
-        try:
-            (trajectory,) = await run_group(self._metered(usage), task, 1, seed)
-        except MediaError as error:
-            logger.warning("task %s is left out: %s", task.id, error)
-            self.store.add_unplayed(task)
-            return None
-        return trajectory
 
     def _metered(self, usage: TokenUsage) -> Agent:
         """The agent with its tokens counted apart from those of other attempts."""

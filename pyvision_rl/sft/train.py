@@ -43,6 +43,8 @@ class SFTTrainConfig:
     def __post_init__(self) -> None:
         if self.num_epochs <= 0 or self.batch_size < 1 or self.micro_batch_tokens < 1:
             raise ConfigError("sft: num_epochs, batch_size and micro_batch_tokens must be above 0")
+        if self.grad_clip <= 0 or self.weight_decay < 0:
+            raise ConfigError("sft: need grad_clip > 0 and weight_decay >= 0")
         if self.learning_rate <= 0 or not 0 <= self.final_rate <= 1 or self.warmup_steps < 0:
             raise ConfigError(
                 "sft: need learning_rate > 0, 0 <= final_rate <= 1 and warmup_steps >= 0"

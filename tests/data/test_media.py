@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyvision_rl.data.media import load_image
+from pyvision_rl.data.media import MAX_ASPECT, load_image
 from pyvision_rl.errors import InputError
+from pyvision_rl.model import images
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -116,4 +117,12 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> No
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     )
-    assert "pixels" in refused(path)
+    assert "89,478,485" in refused(path)
+
+
+def test_a_strip_that_no_vision_tower_takes_is_refused(tmp_path: Path) -> None:
+    assert reload(Image.new("RGB", (400, 2)), tmp_path / "a.png").size == (400, 2)
+    path = tmp_path / "b.png"
+    Image.new("RGB", (2, 401)).save(path)
+    assert refused(path) == f"{path}: 2 x 401 pixels; one side may be at most 200 times the other"
+    assert MAX_ASPECT == images.MAX_ASPECT

@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="set: cannot be written: disk full"):
         write_needle(tmp_path / "set", SMALL)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,6 +1,7 @@
 """Every layout becomes the same Task; every bad row becomes one line with file, row and value."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -191,6 +192,9 @@ def test_rows_may_declare_their_rule(folder: Path, row: dict[str, object], rule:
         (plain(answer="  "), ": row 1: answer = '  ': must not be empty"),
         (plain(answer="\ud83d."), ": is not Unicode text: it holds half of a character"),
         (plain(answer=["a"]), ": row 1: answer = ['a']: must be text or a number"),
+        (plain(answer=math.nan), ": row 1: answer = nan: must be text or a number"),
+        (plain(answer=-math.inf), ": row 1: answer = -inf: must be text or a number"),
+        (plain(image_path="a\n\x1b[2J.png"), "image_path = 'a\\n\\x1b[2J.png': no file "),
         (plain(answer=True), ": row 1: answer = True: must be text or a number"),
         (plain(question=""), ": row 1: question = '': must not be empty"),
         (plain(question="<image>"), ": row 1: question = '<image>': has no text"),
@@ -247,6 +251,8 @@ def test_malformed_json(folder: Path, content: bytes, expected: str) -> None:
 
 def test_files_that_cannot_be_read(folder: Path) -> None:
     assert error_of(folder / "no.json") == ": no such file"
+    (folder / "more.json").mkdir()
+    assert error_of(folder / "more.json") == ": is a folder; name a file (.json, .jsonl, .parquet)"
     assert "unknown format '.csv'; use .json, .jsonl, .parquet" in error_of(folder / "tasks.csv")
     broken = folder / "broken.parquet"
     broken.write_bytes(b"PAR1 but no table")

@@ -144,7 +144,12 @@ def test_bad_input_is_one_line(tiny_random_checkpoint, tmp_path):
     broken = trace_file(tmp_path, [trace_row(), row])
     with pytest.raises(InputError, match=r"traces\.json: row 1: .*broken\.png: not a readable"):
         export_llamafactory(config_of(broken, tmp_path / "b", tiny_random_checkpoint))
-    assert not (tmp_path / "b" / "traces.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".", "b"))) == [
+        "broken.png"
+    ]
+    for out in (taken / "mine.txt" / "deeper", Path("/proc/none")):
+        with pytest.raises(InputError, match=f"^{out}: cannot be written: "):
+            export_llamafactory(config_of(data, out, tiny_random_checkpoint))
 
 
 def test_limits_are_checked():

@@ -109,6 +109,21 @@ def test_what_is_counted():
     }
 
 
+def test_a_bad_image_is_named_by_its_row(tmp_path):
+    config = config_of(tmp_path, tmp_path / "out")
+    Image.new("RGB", (4000, 2)).save(tmp_path / "thin.png")
+    row = trace_row() | {"images": ["picture.png", "thin.png"]}
+    trace_file(tmp_path, [trace_row(), row])
+    with pytest.raises(InputError, match=r"traces\.json: row 1: .*thin\.png: 4000 x 2 pixels"):
+        train(config)
+
+
+def test_an_optimizer_that_cannot_be():
+    for wrong in ({"grad_clip": -1.0}, {"grad_clip": 0.0}, {"weight_decay": -0.1}):
+        with pytest.raises(ConfigError, match="need grad_clip > 0 and weight_decay >= 0"):
+            SFTTrainConfig(**wrong)
+
+
 def test_bad_unseen_tasks_are_found_before_training(tmp_path):
     unseen = UnseenConfig(data=str(tmp_path / "none.json"))
     with pytest.raises(InputError, match=r"none\.json: no such file"):

@@ -235,11 +235,21 @@ def test_traces_begin_with_the_students_prompt(chat, url, synthesize, tmp_path):
 
 def test_an_image_that_is_gone_is_left_out(chat, url, synthesize, tmp_path, caplog):
     data = task_file(tmp_path, [0, 6])
+    image = (tmp_path / "0.png").read_bytes()
     (tmp_path / "0.png").write_bytes(b"broken since")
-    result = synthesize(config_of(data, tmp_path / "out", url, max_tries=3))
-    assert result.outcomes == {"unreadable": 1, "kept": 1}
-    assert "task t0 is left out" in caplog.text
+    config = config_of(data, tmp_path / "out", url, max_tries=3)
+    result = synthesize(config)
+    assert result.outcomes == {"kept": 1}
+    assert (result.num_done, result.num_skipped) == (1, 1)
+    assert "task t0 is skipped (1 of at most 16): " in caplog.text
     assert "0.png: not a readable image" in caplog.text
+    assert "skipped   1 tasks whose files could not be read" in result.lines()
+    assert not any("budget" in line for line in result.lines())
+    with pytest.raises(InputError, match="1 tasks have turned bad, max_bad_rows is 0"):
+        synthesize(replace(config, max_bad_rows=0))
+    # Once the file is there again, the task is tried.
+    (tmp_path / "0.png").write_bytes(image)
+    assert synthesize(config).outcomes == {"kept": 2}
 
 
 def test_a_teacher_that_fails_loses_nothing(chat, url, synthesize, tmp_path):
