@@ -83,6 +83,9 @@ def estimate_memory(config: PolicyConfig, work: Workload) -> MemoryEstimate:
     if work.train_tokens:
         held["gradients"] = sum(_gradient_bytes(p) for p in trained)
         held["optimizer"] = sum(_optimizer_bytes(p, work.optimizer) for p in trained)
+        if config.device != "cpu" and work.optimizer == "adamw":
+            # There AdamW steps on all tensors at once, and has one more of each meanwhile.
+            transient["optimizer step"] = FLOAT32 * sum(p.numel() for p in trained)
         transient["activations"] = activation_bytes(text, config, work.train_tokens)
         if not config.freeze_vision:
             transient["activations"] += _trained_vision(model, config, work.train_tokens, size)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pyvision_rl.reward.reward import RIGHT_FROM
 from pyvision_rl.rl.advantage import Baseline, kept_advantages
-from pyvision_rl.types import Group, Reward, Selection, Trajectory
+from pyvision_rl.types import Group, Reward, Selection, StopReason, Trajectory
 
 
 def rollout_metrics(selection: Selection, baseline: Baseline = "played") -> dict[str, float]:
@@ -37,7 +37,9 @@ def rollout_metrics(selection: Selection, baseline: Baseline = "played") -> dict
 
 
 def rate_metrics(selection: Selection, rollout_s: float) -> dict[str, float]:
-    """What a second of rollouts gave: tokens that were sampled and programs that were run."""
+    """What a second of rollouts gave: sampled tokens, results of programs (one that several
+    episodes share counts for each), trajectories.
+    """
     trajectories = [t for group in selection.drawn for t in group.trajectories]
     return {
         "rate/tokens_per_s": sum(t.num_completion_tokens for t in trajectories) / rollout_s,
@@ -61,8 +63,9 @@ def _accuracy_by_kind(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def _stop_shares(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    stops = [trajectory.stop.value for trajectory in trajectories]
-    return {f"stop/{stop}": stops.count(stop) / len(stops) for stop in sorted(set(stops))}
+    """Every reason in every step, 0 too: a gap in a curve would be drawn as a line."""
+    reasons = [stop for stop in StopReason if stop is not StopReason.SANDBOX_LOST]
+    return {f"stop/{stop}": _mean([t.stop is stop for t in trajectories]) for stop in reasons}
 
 
 def _selection_metrics(selection: Selection) -> dict[str, float]:

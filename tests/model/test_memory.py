@@ -142,6 +142,9 @@ def test_parts_of_training(tiny_random_checkpoint):
     assert half.held["optimizer"] == 12 * half.trainable  # two moments and the master
     again = estimate_memory(replace(config, gradient_checkpointing=True), work)
     assert again.transient["activations"] < whole.transient["activations"]
+    on_gpu = estimate_memory(replace(config, device="cuda"), work)
+    assert "optimizer step" not in whole.transient
+    assert on_gpu.transient["optimizer step"] == 4 * whole.trainable
     adapted = estimate_memory(replace(config, lora=LoRAConfig(4)), work)
     assert adapted.trainable < whole.trainable / 10
     assert set(estimate_memory(config, Workload(kv_tokens=10)).held) == {

@@ -28,6 +28,7 @@ def test_means_of_a_step():
     assert metrics["rollout/visual_tokens_given"] == 0
     assert metrics["rollout/visual_tokens_shown"] == 0.25
     assert metrics["stop/answered"] == 1.0
+    assert metrics["stop/no_action"] == metrics["stop/max_tokens"] == 0.0
     assert metrics["select/kept"] == 1
     assert metrics["select/constant_share"] == 0.5
     assert metrics["select/dropped/group/constant"] == 1
