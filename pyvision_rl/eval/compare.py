@@ -90,7 +90,8 @@ def compare_runs(config: CompareConfig) -> list[Pair]:
 
 def _check_same_benchmark(runs: Mapping[str, str]) -> None:
     """Ids are numbers in most benchmarks: runs of two would be paired at random."""
-    first, of_first = "", {}
+    first = ""
+    of_first: Mapping[str, object] = {}
     for name, run in runs.items():
         summary = RunReader(Path(run)).summary() or {}
         of_run = {key: summary.get(key) for key in ("benchmark", "protocol", "scorer_version")}

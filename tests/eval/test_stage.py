@@ -152,8 +152,11 @@ def test_a_run_with_a_newer_checkpoint_is_another_policy(data, tmp_path):
     saved = Checkpoints(tmp_path / "rl" / "checkpoints", CheckpointConfig())
     base = Path(checkpoint_folder("tiny"))
 
+    def copy(folder: Path) -> None:
+        shutil.copytree(base, folder, dirs_exist_ok=True)
+
     def save(step: int) -> None:
-        saved.save(step, lambda folder: shutil.copytree(base, folder, dirs_exist_ok=True), {})
+        saved.save(step, copy, {})
 
     save(1)
     config = config_of(data, tmp_path / "run", limit=1)
@@ -165,8 +168,15 @@ def test_a_run_with_a_newer_checkpoint_is_another_policy(data, tmp_path):
 
 
 def judged_by(url: str, **options) -> JudgeConfig:
-    prices = {"usd_per_million_input": 1000.0, "usd_per_million_output": 5000.0}
-    return JudgeConfig("judge-7b", f"{url}/v1", max_retries=1, backoff_s=0.01, **prices | options)
+    judge = JudgeConfig(
+        "judge-7b",
+        f"{url}/v1",
+        max_retries=1,
+        backoff_s=0.01,
+        usd_per_million_input=1000.0,
+        usd_per_million_output=5000.0,
+    )
+    return replace(judge, **options)
 
 
 @pytest.fixture
