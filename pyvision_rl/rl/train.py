@@ -133,7 +133,7 @@ async def run_loop(
                         metrics = await loop.step(play, run, step + 1)
                     except SelectionError:
                         if step:
-                            run.checkpoints.save(step, as_os_errors(loop.save), metrics)
+                            run.checkpoints.save(step, loop.save, metrics)
                         raise
                     step += 1
                     metrics |= loop.watch(run, step, metrics)
@@ -271,7 +271,7 @@ class _Loop:
 
     def save(self, folder: Path) -> None:
         """Write all that the next step depends on."""
-        self.learner.save(folder)
+        as_os_errors(self.learner.save)(folder)
         self.stream.save(folder)
         self.surplus.save(folder)
 
