@@ -14,7 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pyvision_rl.errors import SandboxError
 from pyvision_rl.sandbox import control
@@ -139,14 +139,15 @@ class ServerProcess:
         match message:
             case control.Ready():
                 self.ready.set_result(message)
-            case control.Spawned(identity):
+            case control.Spawned(identity) if descriptors:
                 self._on_spawned(identity, descriptors[0])
+            case control.Spawned(identity):  # it ends by itself when its channel is closed
+                self._refuse(self._starting.pop(identity), "too many open files")
             case control.Exited(identity, code):
-                self._end(self._children.pop(identity), code)
+                if child := self._children.pop(identity, None):
+                    self._end(child, code)
             case control.Refused(identity, reason):
-                waiting = self.ready if identity < 0 else self._starting.pop(identity)
-                if not waiting.done():
-                    waiting.set_exception(SandboxError(reason))
+                self._refuse(self.ready if identity < 0 else self._starting.pop(identity), reason)
 
     def _on_spawned(self, identity: int, pidfd: int) -> None:
         child = Child(pidfd, self.loop.create_future())
@@ -179,6 +180,11 @@ class ServerProcess:
         self.errors.seek(0)
         text = self.errors.read()[-2000:].decode("utf-8", "replace").strip()
         return f"the fork server ended: {text or 'it said nothing'}"
+
+    @staticmethod
+    def _refuse(waiting: asyncio.Future[Any], reason: str) -> None:
+        if not waiting.done():
+            waiting.set_exception(SandboxError(reason))
 
     @staticmethod
     def _end(child: Child, code: int | None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -199,6 +201,33 @@ def test_a_runtime_that_cannot_start_is_not_the_cells_fault(
             finally:
                 server.resume()
             assert (result.kind, "cell" in result.text) == ("sandbox_lost", False)
+
+    asyncio.run(scenario())
+
+
+def test_without_a_free_descriptor_a_runtime_is_lost_at_once() -> None:
+    async def scenario() -> None:
+        async with SandboxPool(CONFIG) as pool:
+            await pool.runtime().run("x = 1")
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            taken = [os.open(os.devnull, os.O_RDONLY)]
+            try:
+                most = psutil.Process().num_fds() + 50
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+                with contextlib.suppress(OSError):
+                    while True:
+                        taken.append(os.dup(taken[0]))
+                for descriptor in taken[-2:]:  # its channel fits in, its process descriptor not
+                    os.close(descriptor)
+                del taken[-2:]
+                async with asyncio.timeout(20):
+                    result = await pool.runtime().run("x = 1")
+            finally:
+                for descriptor in taken:
+                    os.close(descriptor)
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert result.kind == "sandbox_lost"
+            assert (await pool.runtime().run("print(1)")).text == "1\n"
 
     asyncio.run(scenario())
 
