@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from PIL.Image import Image
@@ -95,7 +96,9 @@ class _SharedRuntime:
 
     async def _run(self, code: str) -> CellResult:
         own = self._own = self._own or await self._open_own()
-        for cell in self._past[self._num_run :]:
-            await own.run(cell)
-        self._num_run = len(self._past)
+        while self._num_run < len(self._past):
+            again = await own.run(self._past[self._num_run])
+            if again.kind not in SHARED_KINDS:  # it ended well before: the policy is not to blame
+                return replace(again, kind="sandbox_lost", images=[])
+            self._num_run += 1
         return await own.run(code)

@@ -180,3 +180,37 @@ def test_who_waits_runs_the_cell_when_the_first_one_is_cancelled():
             return result.text.strip()
 
     assert asyncio.run(main()) == "2"
+
+
+def test_who_cannot_run_the_cells_before_again_is_lost():
+    """They ended well, so that the policy is not to blame for another end."""
+
+    class Slow:
+        """In the second runtime the first cell takes too long."""
+
+        def __init__(self, pool) -> None:
+            self.pool = pool
+            self.runtimes = 0
+
+        @asynccontextmanager
+        async def runtime(self, *, images, videos, seed):
+            self.runtimes += 1
+            self.is_slow = self.runtimes == 2
+            async with self.pool.runtime(images=images, videos=videos, seed=seed) as runtime:
+                self.inner = runtime
+                yield self if self.is_slow else runtime
+
+        async def run(self, code) -> CellResult:
+            return await self.inner.run("while True: pass" if code == "x = 1" else code)
+
+    async def main():
+        async with SandboxPool(SandboxConfig(timeout_s=0.3)) as pool:
+            cells = SharedCells(Slow(pool), 1)
+
+            async def episode(code):
+                async with cells.runtime(images=[], videos=[], seed=0) as runtime:
+                    return [(await runtime.run(cell)).kind for cell in ("x = 1", code)]
+
+            return [await episode(code) for code in ("print(x)", "print(x + 1)")]
+
+    assert asyncio.run(main()) == [["ok", "ok"], ["ok", "sandbox_lost"]]
