@@ -210,6 +210,7 @@ class _Api:
         """An image as it was shown; its name is its content, so a browser may keep it."""
         run = self._run(params)
         step, phase = _number(params, "step"), _text(params, "phase")
+        run.part(phase, step)  # a phase of this run: it is part of a path
         png = run.reader.image(step, phase, _text(params, "sha1"))
         return Response(png, media_type="image/png", headers=_keep(86_400))
 

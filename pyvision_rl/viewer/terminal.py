@@ -17,6 +17,10 @@ from pyvision_rl.types import Trajectory, Turn
 from pyvision_rl.viewer.turns import Result, TurnView, store_turn, view_turn
 
 _BLOCK_COLUMNS = 56
+_CONTROLS = dict.fromkeys(
+    [*range(9), 11, 12, *range(14, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}"
+)
+"""Characters that would steer the terminal."""
 
 
 class TerminalWatcher:
@@ -30,7 +34,7 @@ class TerminalWatcher:
     def on_opening(self, opening: Opening) -> None:
         """The question and what it is about."""
         self.num_images = len(opening.images)
-        self.console.print(Text(opening.task.question, style="bold"))
+        self.console.print(Text(_harmless(opening.task.question), style="bold"))
         for k, image in enumerate(opening.images):
             self._say(f"image_clue_{k}: {image.width} x {image.height}")
         for k, path in enumerate(opening.task.videos):
@@ -53,12 +57,13 @@ class TerminalWatcher:
         calls = trajectory.num_tool_calls
         self.console.print(Rule(style="dim"))
         answer = "no answer" if trajectory.answer is None else f"answer: {trajectory.answer}"
-        self.console.print(Text(answer, style="bold green" if trajectory.answer else "bold red"))
+        style = "bold green" if trajectory.answer else "bold red"
+        self.console.print(Text(_harmless(answer), style=style))
         self._say(f"{trajectory.stop.value}, {len(trajectory.turns)} turns, {calls} calls")
 
     def _show_segments(self, view: TurnView) -> None:
         for segment in view.segments:
-            text = "".join(piece for _, piece in segment.pieces)
+            text = _harmless("".join(piece for _, piece in segment.pieces))
             if segment.kind == "code":
                 code = Syntax(text, "python", theme="ansi_dark", background_color="default")
                 self.console.print(Padding(code, (0, 2)))
@@ -68,7 +73,7 @@ class TerminalWatcher:
     def _show_result(self, result: Result, images: tuple[Image.Image, ...]) -> None:
         for text, style in ((result.output, "cyan"), (result.traceback, "red")):
             if text:
-                self.console.print(Padding(Text(text, style=style), (0, 4)))
+                self.console.print(Padding(Text(_harmless(text), style=style), (0, 4)))
         self.num_images += len(images)
         for name, image in zip(result.figures, images, strict=True):
             where = ""
@@ -82,6 +87,10 @@ class TerminalWatcher:
 
     def _say(self, text: str) -> None:
         self.console.print(Text(text, style="dim"))
+
+
+def _harmless(text: str) -> str:
+    return text.translate(_CONTROLS)
 
 
 def blocks(image: Image.Image, columns: int = _BLOCK_COLUMNS) -> Text:

@@ -13,9 +13,9 @@ from rich.console import Console
 from pyvision_rl.data.needle_video_files import write_clip
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.scripted import ScriptedEngine
-from pyvision_rl.rollout.episode import Agent, RolloutConfig, open_task, run_episode
+from pyvision_rl.rollout.episode import Agent, Opening, RolloutConfig, open_task, run_episode
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
-from pyvision_rl.types import Task
+from pyvision_rl.types import Completion, Observation, StopReason, Task, Trajectory, Turn
 from pyvision_rl.viewer.ask import AskPage
 from pyvision_rl.viewer.play import PlayConfig, run_defaults
 from pyvision_rl.viewer.terminal import TerminalWatcher, blocks
@@ -145,6 +145,22 @@ def test_the_terminal_shows_turns_and_saves_figures(codec, pool_config, image_fi
         assert part in text
     assert text.rstrip().endswith("answered, 3 turns, 2 calls")
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["image_clue_1.png"]
+
+
+def test_the_policy_cannot_steer_the_terminal():
+    out = io.StringIO()
+    watcher = TerminalWatcher(Console(file=out, width=80), "")
+    steering = "\x1b]0;title\x07 \x9b2J \x1b[2J"
+    seen = Observation((1,), f"<tool_response>\n{steering}", (), 0, False)
+    code = f"print('{steering}')\n"
+    text = f"{steering}\n<code>\n```python\n{code}```\n</code>\n<answer>{steering}</answer>"
+    turn = Turn(Completion((1,), (0.0,), text, "stop"), seen, code)
+    task = Task("t", steering, "")
+    watcher.on_opening(Opening(task, (), seen, 4))
+    watcher.on_turn(0, turn)
+    watcher.on_end(Trajectory(task, seen, (turn,), StopReason.ANSWERED, steering, 0))
+    assert out.getvalue().count("title") == 6
+    assert not set(out.getvalue()) & {"\x07", "\x1b", "\x9b"}
 
 
 def test_an_image_as_half_blocks():

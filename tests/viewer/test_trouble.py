@@ -3,6 +3,7 @@
 import shutil
 import threading
 
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
@@ -116,3 +117,16 @@ def test_two_viewers_and_a_writer(folder):
     for library in libraries:
         library.refresh()
         assert library.state("a").num_trajectories == 12 * 6
+
+
+def test_a_phase_is_a_name_and_no_way_to_other_runs(folder):
+    """An image is asked for by its content, which who knows an image knows."""
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    path = other / "images" / "train" / "step-0000000.parquet"
+    sha1 = pq.read_table(path)["sha1"][0].as_py()
+    viewer = client(folder)
+    known = {"run": folder.name, "step": "0", "sha1": sha1}
+    assert viewer.get("/image", params=known | {"phase": "train"}).status_code == 200
+    away = known | {"phase": "../../other/images/train"}
+    assert viewer.get("/image", params=away).status_code == 404
