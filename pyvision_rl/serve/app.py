@@ -113,11 +113,15 @@ class AgentServer:
         job: asyncio.Task[Trajectory] | None = None
         texts: asyncio.Queue[str] = asyncio.Queue()
         try:
-            asked = read_request(await self._body(request))
+            async with asyncio.timeout(self.limits.timeout_s):
+                body = await self._body(request)
+            asked = read_request(body)
             agent = self._agent(asked, texts.put_nowait)
             job = asyncio.create_task(self._play(agent, asked))
         except InputError as error:
             return _error(str(error), 400)
+        except TimeoutError:
+            return _error("the request took too long to arrive", 408, {"connection": "close"})
         except ClientDisconnect:
             return Response(status_code=CLIENT_LEFT)
         finally:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyvision_rl.data.media import load_image
+from pyvision_rl.data.media import MAX_PIXELS, load_image
 from pyvision_rl.errors import InputError
 from pyvision_rl.types import Task
 
@@ -23,6 +23,8 @@ class _Files:
     folder: Path
     images: list[Path] = field(default_factory=list)
     videos: list[Path] = field(default_factory=list)
+    num_px: int = 0
+    """Of all images together, which are in memory at once."""
 
     def add(self, kind: str, part: Mapping[str, object]) -> str:
         """Write a medium; its name in the runtime, as it stands in the text."""
@@ -34,9 +36,12 @@ class _Files:
         path.write_bytes(_data(url, f"{kind} {len(found)}"))
         if kind == "image":
             try:
-                load_image(path)
+                image = load_image(path)
             except InputError as error:
                 raise InputError(f"image {len(found)}: not a readable image") from error
+            self.num_px += image.width * image.height
+            if self.num_px > MAX_PIXELS:
+                raise InputError(f"image {len(found)}: over {MAX_PIXELS:,} pixels together")
         found.append(path)
         return f"<{name}>"
 

@@ -53,7 +53,7 @@ def read_request(data: bytes) -> ChatRequest:
     """The request in a body. Raises InputError that names the field that cannot be used."""
     try:
         request = msgspec.json.decode(data, type=ChatRequest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"request: {error}") from error
     if request.n not in (None, 1):
         raise InputError(f"request: n = {request.n}; only 1 is supported")

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.scripted import ScriptedEngine
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
+from pyvision_rl.serve import question
 from pyvision_rl.serve.app import AgentServer, ServeLimits
 from pyvision_rl.serve.stage import ServeConfig
 from tests.http import unused_address
@@ -335,6 +337,28 @@ def test_bad_requests_in_one_line(script, client, body, message):
 def test_a_body_that_is_too_large_or_no_json(script, client):
     assert "over 1 MB" in client.post(CHAT, content=b"x" * 2**21).json()["error"]["message"]
     assert client.post(CHAT, content=b"{").status_code == 400
+    deep = b'{"messages": ' + b"[" * 100_000
+    assert client.post(CHAT, content=deep).status_code == 400
+
+
+def test_many_images_that_are_large_together(script, client, monkeypatch):
+    """A few kilobytes of a plain picture are hundreds of megabytes in memory."""
+    monkeypatch.setattr(question, "MAX_PIXELS", 50_000)
+    response = client.post(CHAT, json=asking(picture(), picture(), picture(), TEXT))
+    assert response.status_code == 400
+    assert "image 2: over 50,000 pixels together" in response.json()["error"]["message"]
+    assert client.post(CHAT, json=asking(picture(), picture(), TEXT)).status_code == 200
+
+
+def test_a_body_that_never_comes_gives_its_place_back(codec):
+    with serving(codec, Script(), ServeLimits(timeout_s=0.5)) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as slow:
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+            slow.sendall(head.encode())
+            slow.settimeout(60)
+            assert slow.recv(100).startswith(b"HTTP/1.1 408")
+        assert httpx.get(address + "/health").json()["num_admitted"] == 0
 
 
 def test_concurrent_bounded_and_refusing_what_is_too_much(script, client):
