@@ -20,6 +20,7 @@ from pyvision_rl.model.server_client import ServerClient, retry_after_s
 from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.model.server_engine import ServerEngine, restore_stop
 from pyvision_rl.model.vllm_engine import VLLMEngine, image_runs
+from pyvision_rl.preflight.served import check_served
 from pyvision_rl.types import Context, Turn
 from tests.http import ChatServer, served, unused_address
 from tests.model.play import picture
@@ -351,6 +352,18 @@ def test_logprobs_of_a_cut_distribution_are_unknown(codec, limit):
 def test_a_server_with_other_logprobs_is_refused(codec):
     with pytest.raises(PyVisionError, match="start it with --logprobs-mode processed_logprobs"):
         by_ids(TokenServer([5], mode="raw_logprobs"), codec, Context("t", codec.prompt("f", [])))
+
+
+def test_a_dry_run_asks_it_too():
+    config = ServerConfig(model="m", api="vllm", tokenizer="tiny", pixels=LIMITS)
+    with served(TokenServer([5]).app()) as url:
+        line = check_served(replace(config, url=f"{url}/v1"))
+    assert line.endswith("serves m, by token ids")
+    with (
+        served(TokenServer([5], mode="raw_logprobs").app()) as url,
+        pytest.raises(PyVisionError, match="start it with --logprobs-mode"),
+    ):
+        check_served(replace(config, url=f"{url}/v1"))
 
 
 def test_a_server_without_token_ids_is_refused(codec, address):
