@@ -65,7 +65,7 @@ def load_image(path: str | Path) -> Image.Image:
     except FileNotFoundError as error:
         raise MediaError(f"{path}: no such image file") from error
     except Image.DecompressionBombError as error:
-        raise MediaError(f"{path}: more than {MAX_PIXELS:,} pixels, which are allowed") from error
+        raise MediaError(f"{path}: more pixels than the {MAX_PIXELS:,} that are allowed") from error
     except BROKEN_FILE as error:
         raise MediaError(f"{path}: not a readable image ({_reason(error)})") from error
 
