@@ -58,7 +58,8 @@ def add_adapters(
         lora_alpha=config.alpha,
         target_modules=f"({_LANGUAGE}|{_VISION})" if vision else _LANGUAGE,
     )
-    with torch.random.fork_rng():
+    # peft draws on the CPU, wherever the model lies.
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         inject_adapter_in_model(adapters, model, adapter_name=_NAME)
     # peft decides by device and version; in fewer bits than float32 the learner keeps masters.

@@ -323,6 +323,10 @@ class Policy:
             self.model.save_pretrained(folder)
         self.codec.tokenizer.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+        # safetensors gives its files to their owner alone, whatever the umask is.
+        mode = (Path(folder) / "config.json").stat().st_mode
+        for weights in Path(folder).rglob("*.safetensors"):
+            weights.chmod(mode)
 
     def save(self, folder: str | Path) -> None:
         """Write a new folder in Hugging Face layout; it appears whole or not at all."""

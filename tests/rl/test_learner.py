@@ -177,6 +177,8 @@ def test_an_exported_checkpoint_is_base_and_adapters_in_one(policy, tmp_path):
     before = weights(lora)
     lora.write(tmp_path)
     assert all(torch.equal(p, before[name]) for name, p in weights(lora).items())
+    # whoever may read one file may read all of them
+    assert len({p.stat().st_mode for p in tmp_path.rglob("*") if p.is_file()}) == 1
 
     merged = Policy.load(replace(policy.config, model=str(tmp_path)))
     assert not any("lora" in name for name in weights(merged))
