@@ -189,9 +189,11 @@ def draw(ablation: Ablation, arms: Sequence[ArmRuns]) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-        if place == 1:
-            axes.legend(fontsize=8.5, frameon=False)
-    figure.suptitle(ablation.name.replace("_", " "), fontsize=12)
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        lines, names, loc="outside upper right", ncols=len(arms), fontsize=9.5, frameon=False
+    )
+    figure.suptitle(ablation.name.replace("_", " "), fontsize=12, x=0.03, ha="left")
     figure.supxlabel("step", fontsize=10)
     return _png(figure)
 
@@ -206,7 +208,7 @@ def draw_worths(worths: Sequence[Worth]) -> bytes:
     gain.set_xlabel("gain: reward of a look over a direct answer")
     pull.set_xlabel("pull: covariance of looking and reward")
     gain.set_ylabel("change of the share that looks")
-    gain.legend(fontsize=8.5, frameon=False)
+    gain.legend(fontsize=8.5, frameon=False, loc="lower right")
     figure.suptitle("What a look is worth at first, and whether it lives on", fontsize=12)
     return _png(figure)
 

@@ -22,6 +22,7 @@ def rollout_metrics(selection: Selection, baseline: Baseline = "played") -> dict
         **_accuracy_by_kind(selection.drawn),
         "rollout/tool_calls": _mean([t.num_tool_calls for t in trajectories]),
         "rollout/zero_call_share": _mean([t.num_tool_calls == 0 for t in trajectories]),
+        "rollout/divided_share": _mean([_is_divided(group) for group in selection.drawn]),
         "rollout/failed_calls": _mean(
             [t.num_tool_calls - t.num_ok_tool_calls for t in trajectories]
         ),
@@ -52,6 +53,11 @@ def _played(groups: Sequence[Group]) -> Iterator[tuple[Trajectory, Reward]]:
     for group in groups:
         for index in group.counted:
             yield group.trajectories[index], group.rewards[index]
+
+
+def _is_divided(group: Group) -> bool:
+    """Whether some of a group call and some do not: only such groups teach to call, or not to."""
+    return len({group.trajectories[index].num_tool_calls > 0 for index in group.counted}) == 2
 
 
 def _accuracy_by_kind(groups: Sequence[Group]) -> dict[str, float]:

@@ -23,6 +23,7 @@ def test_means_of_a_step():
     assert metrics["rollout/tool_calls"] == 0.5
     assert metrics["rollout/failed_calls"] == 0.25
     assert metrics["rollout/zero_call_share"] == 0.75
+    assert metrics["rollout/divided_share"] == 0.5  # the first group, in which one of two calls
     assert metrics["rollout/turns"] == (3 + 1 + 1 + 1) / 4
     assert metrics["rollout/visual_tokens"] == 0.25
     assert metrics["rollout/visual_tokens_given"] == 0
