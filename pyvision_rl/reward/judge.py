@@ -113,10 +113,16 @@ class Judge:
             self.stats.num_cached += 1
         else:
             asked = asyncio.create_task(self._ask(prompt, key))
-            asked.add_done_callback(lambda _: self._pending.pop(key, None))
+            asked.add_done_callback(lambda ended: self._end(key, ended))
             self._pending[key] = asked
         # One of several that wait for this verdict may be cancelled; the others go on.
         return await asyncio.shield(self._pending[key])
+
+    def _end(self, key: str, asked: asyncio.Task[float]) -> None:
+        self._pending.pop(key, None)
+        if not asked.cancelled():
+            # Those who waited may be gone, and an error that nobody fetches would be printed.
+            asked.exception()
 
     def take_metrics(self) -> dict[str, float]:
         """What was judged since the last call and what it cost, as `judge/...`."""
@@ -189,10 +195,13 @@ class Judge:
 
 
 class VerdictCache:
-    """Verdicts by the hash of model and prompt, in memory or in a SQLite file of a folder."""
+    """Verdicts by the hash of model and prompt, in memory or in a SQLite file of a folder.
+
+    `get` and `put` raise PyVisionError where the file fails, a full disk among the reasons.
+    """
 
     def __init__(self, folder: str) -> None:
-        path = str(Path(folder) / VERDICTS_FILE) if folder else ":memory:"
+        self._path = path = str(Path(folder) / VERDICTS_FILE) if folder else ":memory:"
         try:
             if folder:
                 Path(folder).mkdir(parents=True, exist_ok=True)
@@ -206,14 +215,18 @@ class VerdictCache:
 
     def get(self, key: str) -> float | None:
         """The verdict, None where it was never given."""
-        rows = self._store.execute("SELECT verdict FROM verdicts WHERE key = ?", (key,)).fetchall()
+        rows = self._execute("SELECT verdict FROM verdicts WHERE key = ?", (key,))
         return float(rows[0][0]) if rows else None
 
     def put(self, key: str, model: str, verdict: float) -> None:
         """Keep a verdict."""
-        self._store.execute(
-            "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", (key, model, verdict)
-        )
+        self._execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", (key, model, verdict))
+
+    def _execute(self, statement: str, values: tuple[str | float, ...]) -> list[tuple[float]]:
+        try:
+            return self._store.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise PyVisionError(f"judge: cache {self._path}: {error}") from error
 
     def close(self) -> None:
         """Close the file."""

@@ -1,7 +1,9 @@
 """The judge against a real local server: retries, cache, budget, and failing loudly."""
 
 import asyncio
+import gc
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -240,6 +242,28 @@ def test_a_server_that_stays_down_fails_the_step(server: Server) -> None:
         grade(nowhere, "running")
 
 
+def test_a_failure_that_nobody_waits_for_any_more_is_not_printed(server: Server) -> None:
+    """An evaluation that ends with the first failure leaves its other questions alone."""
+    server.reply = lambda _: (503, "busy")
+    complaints: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        async with Judge(config(server, max_retries=1, backoff_s=0.1)) as judge:
+            waiting = asyncio.create_task(judge.grade(TASK, "running"))
+            while not server.bodies:
+                await asyncio.sleep(0.01)
+            waiting.cancel()
+            while len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0.01)
+        gc.collect()
+
+    asyncio.run(main())
+    assert len(server.bodies) == 2
+    assert complaints == []
+
+
 def test_a_server_that_hangs_is_timed_out(server: Server) -> None:
     server.delay_s = 0.5
     with pytest.raises(PyVisionError, match="gave up after 1 attempts: ReadTimeout"):
@@ -270,6 +294,17 @@ def test_failures_are_not_cached(server: Server, tmp_path: Path) -> None:
         grade(replace(kept, max_retries=0), "running")
     server.reply = lambda _: verdict("1")
     assert grade(kept, "running")[0] == [1]
+
+
+def test_a_cache_that_fails_is_one_line(server: Server, tmp_path: Path) -> None:
+    def breaking(_: int) -> Reply:
+        with sqlite3.connect(tmp_path / "judge.sqlite") as store:
+            store.execute("DROP TABLE verdicts")
+        return verdict("1")
+
+    server.reply = breaking
+    with pytest.raises(PyVisionError, match=r"^judge: cache .*judge\.sqlite: no such table"):
+        grade(config(server, cache=str(tmp_path)), "running")
 
 
 def test_the_budget_is_kept(server: Server) -> None:
