@@ -122,10 +122,17 @@ def _update(
         masters.take_gradients()
         loss += float(part_loss.detach())
     norm = torch.nn.utils.clip_grad_norm_([p for _, p in masters.named], config.grad_clip)
-    for optimizer in optimizers:
-        optimizer.step()
-    masters.give_weights()
-    return {"loss/sft": loss, "learner/grad_norm": float(norm), "loss/num_tokens": num_tokens}
+    is_finite = bool(torch.isfinite(norm))
+    if is_finite:
+        for optimizer in optimizers:
+            optimizer.step()
+        masters.give_weights()
+    return {
+        "loss/sft": loss,
+        "loss/num_tokens": num_tokens,
+        "learner/grad_norm": float(norm),
+        "learner/skipped_updates": float(not is_finite),
+    }
 
 
 def _optimizers(masters: Masters, config: SFTTrainConfig) -> list[torch.optim.Optimizer]:

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from pyvision_rl.data.traces import read_traces
@@ -106,3 +107,19 @@ def test_training_lowers_the_loss(tiny_random_checkpoint, codec, played, tmp_pat
     train(policy, samples, config, 0, lambda step, metrics: losses.append(metrics["loss/sft"]))
     assert len(losses) == 8
     assert losses[-1] < losses[0] - 0.5
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
+    tiny_random_checkpoint, codec, played, tmp_path
+):
+    (trace,) = read_traces(write_traces(tmp_path, [TraceSource(played)]))
+    policy = Policy.load(PolicyConfig(str(tiny_random_checkpoint), PixelLimits(784, 28224)))
+    with torch.no_grad():
+        policy.model.model.language_model.norm.weight[0] = torch.nan
+    before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
+    logged: list[dict[str, float]] = []
+    config = SFTTrainConfig(learning_rate=1.0, warmup_steps=0)
+    train(policy, [encode_trace(trace, codec)], config, 0, lambda _, found: logged.append(found))
+    assert [found["learner/skipped_updates"] for found in logged] == [1]
+    for name, weight in policy.model.named_parameters():
+        torch.testing.assert_close(weight, before[name], rtol=0, atol=0, equal_nan=True)
