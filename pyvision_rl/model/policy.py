@@ -19,7 +19,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextConfi
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pyvision_rl.errors import InputError
+from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.codec import ChatCodec
 from pyvision_rl.model.features import FeatureCache
 from pyvision_rl.model.images import PixelLimits
@@ -73,7 +73,13 @@ class PolicyConfig:
     gradient_checkpointing: bool = False
     """Keep one activation a layer in training and compute the others again in backward."""
     feature_cache_mb: int = 512
-    """Bound of the vision features that are kept."""
+    """Bound of the vision features that are kept; 0: none is."""
+
+    def __post_init__(self) -> None:
+        if self.feature_cache_mb < 0:
+            raise ConfigError(
+                f"policy.feature_cache_mb: {self.feature_cache_mb}, must not be negative"
+            )
 
 
 class Policy:
