@@ -44,11 +44,6 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.grad_clip <= 0:
             raise ConfigError("learner: learning_rate and grad_clip must be above 0")
-        if not 0 <= self.beta2 < 1 or self.weight_decay < 0:
-            raise ConfigError(
-                "learner: need 0 <= beta2 < 1 and weight_decay >= 0, "
-                f"got {self.beta2}, {self.weight_decay}"
-            )
         if self.weight_decay < 0 or not 0 <= self.beta2 < 1:
             raise ConfigError("learner: need weight_decay >= 0 and 0 <= beta2 < 1")
         if self.num_minibatches < 1 or self.micro_batch_tokens < 1:
