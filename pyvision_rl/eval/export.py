@@ -18,23 +18,27 @@ from pyvision_rl.runs.files import write_file
 def write_vlmevalkit(
     path: Path, scored: Sequence[ScoredItem], records: Mapping[str, ItemRecord]
 ) -> None:
-    """A table with `index`, the question's columns and `prediction`, that of the first sample."""
+    """A table with the columns that the rows came with, images apart, and `prediction`, that of the
+    first sample. Our own grade is `accuracy`: VLMEvalKit takes a column `hit` for a verdict.
+    """
     letters = sorted({letter for entry in scored for letter in entry.item.options})
-    labels = sorted({name for entry in scored for name in entry.item.labels})
-    names = ["index", "question", *letters, "answer", *labels, "prediction", "hit"]
+    labels = {name for entry in scored for name in (*entry.item.labels, *entry.item.columns)}
+    first, last = ["index", "question", *letters, "answer"], ["prediction", "accuracy"]
+    names = [*first, *sorted(labels - {*first, *last}), *last]
     file = io.StringIO(newline="")
     table = csv.DictWriter(file, names, delimiter="\t", restval="", lineterminator="\n")
     table.writeheader()
     for entry in scored:
-        first = records[entry.item.id].samples[0]
+        sample = records[entry.item.id].samples[0]
         row = {
-            **entry.item.options,
-            **entry.item.labels,
             "index": entry.item.id,
             "question": entry.item.task.question,
+            **entry.item.options,
+            **entry.item.labels,
+            **entry.item.columns,
             "answer": entry.item.task.answer,
-            "prediction": first.response.stated,
-            "hit": "" if entry.grades[0] is None else entry.grades[0],
+            "prediction": sample.response.stated,
+            "accuracy": "" if entry.grades[0] is None else entry.grades[0],
         }
         table.writerow(row)
     write_file(path, file.getvalue().encode())

@@ -132,15 +132,15 @@ def test_predictions_for_other_harnesses(chat, url, tmp_path):
     with (tmp_path / "run" / "predictions.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [row["index"] for row in rows] == [str(n) for n in range(6)]
-    assert rows[1] | {"question": ""} == {
+    assert rows[1] == {
         "index": "1",
-        "question": "",
+        "question": "Which colour?",
         "A": "blue",
         "B": "green",
         "answer": "B",
         "category": "direct_attributes",
         "prediction": "A",
-        "hit": "0.0",
+        "accuracy": "0.0",
     }
     lines = (tmp_path / "run" / "samples_vstar.jsonl").read_text().splitlines()
     sample = json.loads(lines[0])

@@ -27,7 +27,7 @@ from pyvision_rl.eval.benchmarks.metrics import (
     value_metric,
 )
 from pyvision_rl.eval.benchmarks.scorers import RULES
-from pyvision_rl.eval.benchmarks.tables import iter_table
+from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
 from pyvision_rl.reward.rules import grade_answer
 from pyvision_rl.reward.text import parse_options
 from pyvision_rl.types import Task
@@ -78,7 +78,7 @@ def _item(row: Row, cells: ImageCells, seed: str, count: int) -> BenchmarkItem:
     )
     row.raise_first()
     options = parse_options(question) if kind == "multiple choice" else {}
-    return BenchmarkItem(task, options, kind, labels, seed, variant)
+    return BenchmarkItem(task, options, kind, labels, seed, variant, columns=plain_columns(row))
 
 
 def grade(item: BenchmarkItem, response: Response) -> float:

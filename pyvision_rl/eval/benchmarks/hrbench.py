@@ -28,7 +28,7 @@ from pyvision_rl.eval.benchmarks.metrics import (
 )
 from pyvision_rl.eval.benchmarks.options import column_options, right_letter, with_options
 from pyvision_rl.eval.benchmarks.scorers import LETTER, RULES
-from pyvision_rl.eval.benchmarks.tables import iter_table, table_files
+from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns, table_files
 from pyvision_rl.types import Task
 
 NUM_CYCLES = 4
@@ -71,7 +71,9 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
     row.raise_first()
     labels = {"category": category, "cycle": cycle}
     cluster = " ".join([question, *(path.name for path in images)])
-    return BenchmarkItem(task, options, "choice", labels, cluster, cycle)
+    return BenchmarkItem(
+        task, options, "choice", labels, cluster, cycle, columns=plain_columns(row)
+    )
 
 
 def metrics(items: Sequence[ScoredItem]) -> list[Metric]:

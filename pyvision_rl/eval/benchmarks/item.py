@@ -24,7 +24,8 @@ class BenchmarkItem:
 
     `labels` are what tables are made by (`{"category": "single", "cycle": "0"}`). Items of one
     `cluster` ask one thing in several ways (a seed question's variants, rotated options): their
-    scores go together, and `member` says which of them this is.
+    scores go together, and `member` says which of them this is. `columns` are what else its row
+    says, for tables that others score again.
     """
 
     task: Task
@@ -33,6 +34,7 @@ class BenchmarkItem:
     labels: Mapping[str, str] = field(default_factory=dict)
     cluster: str = ""
     member: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -21,7 +21,7 @@ from pyvision_rl.eval.benchmarks.item import (
 from pyvision_rl.eval.benchmarks.metrics import by_label, label_metrics, mean_metric, scored
 from pyvision_rl.eval.benchmarks.options import as_letter, letter_in
 from pyvision_rl.eval.benchmarks.scorers import RULES
-from pyvision_rl.eval.benchmarks.tables import iter_table
+from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
 from pyvision_rl.reward.rules import grade_answer
 from pyvision_rl.reward.text import parse_options
 from pyvision_rl.types import Task
@@ -83,7 +83,14 @@ def _item(row: Row, cells: ImageCells, options: Mapping[str, dict[str, str]]) ->
         ability=version,
     )
     row.raise_first()
-    return BenchmarkItem(task, own, kind, {"version": version, "subject": subject}, problem)
+    return BenchmarkItem(
+        task,
+        own,
+        kind,
+        {"version": version, "subject": subject},
+        problem,
+        columns=plain_columns(row),
+    )
 
 
 def _metadata(row: Row) -> Mapping[str, object]:

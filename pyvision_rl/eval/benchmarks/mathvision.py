@@ -20,7 +20,7 @@ from pyvision_rl.eval.benchmarks.latex import latex_value
 from pyvision_rl.eval.benchmarks.metrics import label_metrics, mean_metric, scored
 from pyvision_rl.eval.benchmarks.options import as_letter, by_letter, with_options
 from pyvision_rl.eval.benchmarks.scorers import RULES
-from pyvision_rl.eval.benchmarks.tables import iter_table, text_list
+from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns, text_list
 from pyvision_rl.types import Task
 
 IMAGE_MARK = re.compile(r"<image(\d+)>")
@@ -58,7 +58,9 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
         ability=labels["subject"],
     )
     row.raise_first()
-    return BenchmarkItem(task, options, "choice" if options else "value", labels)
+    return BenchmarkItem(
+        task, options, "choice" if options else "value", labels, columns=plain_columns(row)
+    )
 
 
 def _without_marks(question: str, num_images: int) -> str:

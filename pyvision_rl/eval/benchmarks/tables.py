@@ -125,6 +125,13 @@ def json_object(file: Path) -> Mapping[str, object]:
     return value
 
 
+def plain_columns(row: Row) -> dict[str, str]:
+    """What a row says, as text, its images left out."""
+    held = {name: value for name, value in row.fields.items() if "image" not in name}
+    texts = {name: str(v) for name, v in held.items() if isinstance(v, str | int | float)}
+    return texts | {name: str(v) for name, v in held.items() if isinstance(v, list)}
+
+
 def text_list(row: Row, name: str) -> tuple[str, ...]:
     """A field that is a list of texts, or one written as a Python list; empty where it lacks."""
     value = row.fields.get(name)

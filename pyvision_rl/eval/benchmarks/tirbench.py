@@ -19,7 +19,7 @@ from pyvision_rl.eval.benchmarks.item import (
 from pyvision_rl.eval.benchmarks.latex import latex_value
 from pyvision_rl.eval.benchmarks.metrics import label_metrics, mean_metric, scored
 from pyvision_rl.eval.benchmarks.options import letter_in
-from pyvision_rl.eval.benchmarks.tables import iter_table
+from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
 from pyvision_rl.reward.rules import grade_answer
 from pyvision_rl.reward.text import parse_options
 from pyvision_rl.types import Task
@@ -60,7 +60,9 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
     )
     row.raise_first()
     options = parse_options(prompt) if gold.isalpha() and len(gold) == 1 else {}
-    return BenchmarkItem(task, options, _answer_type(kind, gold), {"task": kind})
+    return BenchmarkItem(
+        task, options, _answer_type(kind, gold), {"task": kind}, columns=plain_columns(row)
+    )
 
 
 def _gold(row: Row) -> str:

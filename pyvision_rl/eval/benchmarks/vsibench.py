@@ -19,7 +19,7 @@ from pyvision_rl.eval.benchmarks.item import (
 )
 from pyvision_rl.eval.benchmarks.metrics import by_label, mean_metric, scored
 from pyvision_rl.eval.benchmarks.options import by_letter, with_options
-from pyvision_rl.eval.benchmarks.tables import iter_table, text_list
+from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns, text_list
 from pyvision_rl.eval.intervals import stratified_ci95
 from pyvision_rl.reward.rules import MRA_THRESHOLDS
 from pyvision_rl.types import Task
@@ -62,7 +62,15 @@ def _item(row: Row, source: Source) -> BenchmarkItem:
     )
     row.raise_first()
     answer_type = "choice" if options else "number"
-    return BenchmarkItem(task, options, answer_type, {"task": task_of(kind)}, task.id, kind)
+    return BenchmarkItem(
+        task,
+        options,
+        answer_type,
+        {"task": task_of(kind)},
+        task.id,
+        kind,
+        columns=plain_columns(row),
+    )
 
 
 def _video(row: Row, source: Source) -> Path:

@@ -29,7 +29,7 @@ from pyvision_rl.eval.benchmarks.options import (
     with_options,
 )
 from pyvision_rl.eval.benchmarks.scorers import LETTER, RULES
-from pyvision_rl.eval.benchmarks.tables import iter_table, json_object, text_list
+from pyvision_rl.eval.benchmarks.tables import iter_table, json_object, plain_columns, text_list
 from pyvision_rl.reward.text import parse_options
 from pyvision_rl.types import Task
 
@@ -80,7 +80,9 @@ def _from_row(row: Row, cells: ImageCells) -> BenchmarkItem:
         ability=category,
     )
     row.raise_first()
-    return BenchmarkItem(task, options, "choice", {"category": category})
+    return BenchmarkItem(
+        task, options, "choice", {"category": category}, columns=plain_columns(row)
+    )
 
 
 def _from_folder(source: Source) -> list[BenchmarkItem]:

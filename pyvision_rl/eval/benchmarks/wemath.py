@@ -33,7 +33,7 @@ from pyvision_rl.eval.benchmarks.options import (
     with_options,
 )
 from pyvision_rl.eval.benchmarks.scorers import RULES
-from pyvision_rl.eval.benchmarks.tables import iter_table
+from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
 from pyvision_rl.types import Task
 
 KEY = re.compile(r"([23])steps_([123]|multi)")
@@ -78,7 +78,7 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
     row.raise_first()
     steps, member = key.groups() if key else ("", "")
     labels = {"steps": steps, "key": task.ability}
-    return BenchmarkItem(task, options, "choice", labels, group, member)
+    return BenchmarkItem(task, options, "choice", labels, group, member, columns=plain_columns(row))
 
 
 def split_options(text: str) -> dict[str, str]:

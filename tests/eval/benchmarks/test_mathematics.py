@@ -10,13 +10,21 @@ import pytest
 
 from pyvision_rl.errors import InputError
 from pyvision_rl.eval.benchmarks.dynamath import DYNAMATH, as_float, short_answer
-from pyvision_rl.eval.benchmarks.item import BenchmarkItem, Response, pick_scorer, read_items
+from pyvision_rl.eval.benchmarks.item import (
+    BenchmarkItem,
+    Response,
+    ScoredItem,
+    pick_scorer,
+    read_items,
+)
 from pyvision_rl.eval.benchmarks.latex import latex_value
 from pyvision_rl.eval.benchmarks.mathverse import MATHVERSE
 from pyvision_rl.eval.benchmarks.mathvision import MATHVISION
 from pyvision_rl.eval.benchmarks.options import by_letter
 from pyvision_rl.eval.benchmarks.wemath import WEMATH, split_options
-from pyvision_rl.types import Task
+from pyvision_rl.eval.export import write_vlmevalkit
+from pyvision_rl.eval.store import ItemRecord, SampleRecord
+from pyvision_rl.types import StopReason, Task
 from tests.eval.benchmarks.files import (
     as_json,
     base64_png,
@@ -128,6 +136,21 @@ def test_dynamath_seed_is_qid_not_index(tmp_path):
         ("q1v2", "1"),
     ]
     assert [i.id for i in read_items(DYNAMATH, source(path, limit=3))] == ["q0v1", "q0v2"]
+
+
+def test_predictions_keep_the_columns_that_other_harnesses_score_by(tmp_path):
+    """VLMEvalKit's DynaMath groups by qid and varid and grades by answer_type, under its index."""
+    row = {"index": 17, "qid": 3, "varid": 2, "question": "?", "answer": "1.5"}
+    row |= {"answer_type": "float", "subject": "algebra", "knowledge_level": "high school"}
+    path = tsv(tmp_path / "DynaMath.tsv", [{**row, "image": base64_png()}])
+    (one,) = read_items(DYNAMATH, source(path))
+    sample = SampleRecord("2", "2", StopReason.ANSWERED, 1, 0, 0, 0, 1)
+    records = {one.id: ItemRecord(one.id, 0, 1.0, (sample,))}
+    write_vlmevalkit(tmp_path / "p.tsv", [ScoredItem(one, (0.0,))], records)
+    with (tmp_path / "p.tsv").open(newline="") as file:
+        (written,) = csv.DictReader(file, delimiter="\t")
+    expected = {name: str(value) for name, value in row.items()}
+    assert written == expected | {"prediction": "2", "accuracy": "0.0", "level": "high school"}
 
 
 def test_dynamath_hugging_face_splits(tmp_path):
