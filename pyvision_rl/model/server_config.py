@@ -19,12 +19,14 @@ class ServerConfig:
     """Name of the model at the server; empty: the first one it lists."""
     api: Literal["chat", "vllm"] = "chat"
     """chat: messages to any OpenAI-compatible server, log-probs unknown. vllm: token ids to a vLLM
-    started with --enable-scale-out --logprobs-mode processed_logprobs, with log-probs."""
+    started with --enable-scale-out --logprobs-mode processed_logprobs, with log-probs where neither
+    top_k nor top_p cuts the distribution."""
     tokenizer: str = "Qwen/Qwen2.5-VL-7B-Instruct"
     """Folder or hub id of the tokenizer that counts (chat) or makes (vllm) tokens, a Qwen2.5-VL's;
     for vllm with the served model's config.json."""
     pixels: PixelLimits = field(default_factory=PixelLimits)
-    """Pixels that an image may have in the context."""
+    """Pixels that an image may have in the context; a vLLM asked by token ids must have the same
+    (--mm-processor-kwargs), or wider ones."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; it may lack for a server of one's own."""
     max_in_flight: int = 32
