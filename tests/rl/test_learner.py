@@ -127,9 +127,9 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(policy):
 
 
 def test_impossible_settings_are_refused():
-    for wrong in ({"weight_decay": -0.1}, {"beta2": 1.0}):
+    for change in (lambda: LearnerConfig(weight_decay=-0.1), lambda: LearnerConfig(beta2=1.0)):
         with pytest.raises(ConfigError, match="need weight_decay >= 0 and 0 <= beta2 < 1"):
-            LearnerConfig(**wrong)
+            change()
     with pytest.raises(ConfigError, match="num_minibatches"):
         LearnerConfig(num_minibatches=0)
     with pytest.raises(ConfigError, match="feature_cache_mb: -1"):
