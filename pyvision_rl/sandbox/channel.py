@@ -12,6 +12,7 @@ from PIL import Image
 
 from pyvision_rl.sandbox import wire
 from pyvision_rl.sandbox.config import SandboxConfig
+from pyvision_rl.sandbox.output import NOTICE_CHARS
 
 READ_BYTES = 65536
 
@@ -52,6 +53,8 @@ class Channel:
             raise wire.WireError(f"a header of {length} bytes")
         reply = wire.decode_reply(await self._read(length))
         wire.check_reply(reply, request.id, limits.max_figures, limits.max_figure_px)
+        if len(reply.text) > limits.max_text_chars + NOTICE_CHARS:
+            raise wire.WireError(f"a text of {len(reply.text)} characters")
         shown = [await self._read_image(width, height) for width, height in reply.images]
         if self._rest:
             raise wire.WireError("bytes beyond the end of the answer")

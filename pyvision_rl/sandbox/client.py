@@ -124,6 +124,7 @@ class RemoteRuntime:
 
     async def run(self, code: str) -> CellResult:
         """Run one cell; a server or network that fails is `sandbox_lost`."""
+        code = code.encode("utf-8", "replace").decode()
         async with self._turn:
             if self._ending is not None:
                 return CellResult(self._ending, "RuntimeError: the runtime has ended", [], 0.0)

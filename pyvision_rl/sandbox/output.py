@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import io
 
+NOTICE_CHARS = 64
+"""Most that the count of what was cut adds to a bounded text."""
+
 
 def clean_text(text: str) -> str:
     """`text` with lone surrogates and NUL replaced, so that it encodes as UTF-8 everywhere."""

@@ -65,7 +65,7 @@ def unpack(body: bytes, kind: type[Message]) -> tuple[Message, memoryview]:
     end = wire.LENGTH.size + wire.LENGTH.unpack_from(view)[0]
     try:
         message = msgspec.msgpack.decode(view[wire.LENGTH.size : end], type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise wire.WireError(f"a header that does not decode: {error}") from None
     return message, view[end:]
 

@@ -74,6 +74,14 @@ def test_cells_run_there_as_they_run_here() -> None:
     with_server(scenario)
 
 
+def test_code_that_is_no_unicode_runs_there_as_here() -> None:
+    async def scenario(url: str) -> None:
+        async with SandboxClient([url], TOKEN) as client, client.runtime() as runtime:
+            assert (await runtime.run("print('\ud800')")).text == "?\n"
+
+    with_server(scenario)
+
+
 def test_nothing_without_the_token() -> None:
     async def scenario(url: str) -> None:
         async with httpx.AsyncClient() as stranger:
@@ -92,7 +100,8 @@ def test_malformed_and_excessive_requests_are_refused(tmp_path: Path) -> None:
     async def scenario(url: str) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(headers=headers) as client:
-            for body in (b"", b"\xff\xff\xff\xff", b"\x01\0\0\0\x90", bytes(100)):
+            no_text = b"\x19\0\0\0\x83\xa4seed\0\xa6images\x90\xa6videos\x91\xa1\xff"
+            for body in (b"", b"\xff\xff\xff\xff", b"\x01\0\0\0\x90", bytes(100), no_text):
                 assert (await client.post(url + "/runtimes", content=body)).status_code == 400
             large = await client.post(url + "/runtimes", content=bytes((1 << 20) + 1))
             assert large.status_code == 413

@@ -91,6 +91,16 @@ for value in list(sys._getframe().f_back.f_back.f_back.f_locals.values()):
     runtime.close()
 
 
+def test_a_forged_answer_is_no_longer_than_a_true_one(sandbox: Sandbox) -> None:
+    forge = """
+for value in list(sys._getframe().f_back.f_back.f_back.f_locals.values()):
+    if type(value).__name__ == 'Run':
+        send(frame(id=value.id, kind='ok', text='z' * 11_000, images=[]))
+        import time; time.sleep(0.5)
+"""
+    assert sandbox.run(CHANNEL + forge).kind == "protocol"
+
+
 def test_a_stuck_cell_cannot_answer_for_the_next(sandbox: Sandbox) -> None:
     runtime = sandbox.runtime()
     assert runtime.run("while True:\n    pass").kind == "timeout"
