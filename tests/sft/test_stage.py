@@ -119,9 +119,9 @@ def test_a_bad_image_is_named_by_its_row(tmp_path):
 
 
 def test_an_optimizer_that_cannot_be():
-    for wrong in ({"grad_clip": -1.0}, {"grad_clip": 0.0}, {"weight_decay": -0.1}):
+    for clip, decay in ((-1.0, 0.0), (0.0, 0.0), (1.0, -0.1)):
         with pytest.raises(ConfigError, match="need grad_clip > 0 and weight_decay >= 0"):
-            SFTTrainConfig(**wrong)
+            SFTTrainConfig(grad_clip=clip, weight_decay=decay)
 
 
 def test_bad_unseen_tasks_are_found_before_training(tmp_path):
