@@ -59,7 +59,7 @@ def complete(texts, images, **options):
     """Completions of chats whose image marks are filled in; `images` in reading order."""
     tokens = tokenizer()(texts, return_tensors="pt", padding=True, padding_side="left")
     seen = processor()([Image.fromarray(image) for image in images], return_tensors="pt")
-    written = model().generate(
+    written = model().generate(  # pyrefly: ignore[bad-argument-type] - their types disagree
         **tokens,
         **seen,
         mm_token_type_ids=(tokens.input_ids == model().config.image_token_id).int(),
