@@ -85,7 +85,10 @@ async def train(config: RLConfig, on_step: OnStep, pool: SandboxPool | None = No
     already is used instead of one of its own.
     """
     tasks = open_task_sets(config.data, config.image_root or None)
-    policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
+    # A run folder's newest checkpoint may be another one when this run is resumed.
+    base = replace(config.policy, model=resolve_model(config.policy.model))
+    config = replace(config, policy=base)
+    policy = Policy.load(base)
     learner = Learner(policy, config.learner, config.agent.rollout.temperature)
 
     @asynccontextmanager

@@ -126,6 +126,19 @@ def tasks_drawn(folder: Path) -> dict[int, list[int]]:
     return {kept.step: json.loads((kept.path / STREAM_FILE).read_text())["drawn"] for kept in found}
 
 
+def test_a_run_goes_on_from_the_base_that_it_began_with(data, tmp_path):
+    first = run(config_for(data, tmp_path / "base", 1))
+    config = replace(
+        config_for(data, tmp_path / "run", 1),
+        policy=PolicyConfig(str(tmp_path / "base"), PixelLimits(784, 28224), lora=LoRAConfig(4)),
+    )
+    run(config)
+    assert f"model: {first}\n" in (tmp_path / "run" / "config.yaml").read_text()
+    run(config_for(data, tmp_path / "base", 2))  # a newer checkpoint: other weights below adapters
+    with pytest.raises(InputError, match=r"holds another run, there policy\.model is"):
+        run(replace(config, num_steps=2))
+
+
 def test_carried_groups_survive_a_resume_bit_by_bit(data, tmp_path):
     def config(out: str, num_steps: int) -> RLConfig:
         base = config_for(data, tmp_path / out, num_steps)
