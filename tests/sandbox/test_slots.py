@@ -84,7 +84,10 @@ async def _use(slots: Slots) -> None:
 
 @pytest.mark.parametrize(
     ("code", "is_asleep"),
-    [("print(flush=True); input()", True), ("print(flush=True)\nwhile True: pass", False)],
+    [
+        ("sum(range(10**7)); print(flush=True); input()", True),
+        ("sum(range(10**7)); print(flush=True)\nwhile True: pass", False),
+    ],
 )
 def test_activity_of_a_process(code: str, is_asleep: bool) -> None:
     process = subprocess.Popen(
@@ -116,7 +119,6 @@ def test_activity_of_a_process_whose_name_is_no_text() -> None:
         process.stdout.readline()
         look = Activity.of(pidfd)
         assert look is not None
-        assert look.cpu_s > 0
     finally:
         process.kill()
         process.communicate()
