@@ -234,12 +234,23 @@ def tree_cpu_s(pid: int) -> float:
     """CPU seconds that `pid`, everything below it, and what has been waited for there, have
     used.
     """
-    ticks = 0
-    for each in [pid, *descendants(pid)]:
-        with contextlib.suppress(FileNotFoundError):
-            fields = Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()
-            ticks += sum(map(int, fields[11:15]))
-    return ticks * TICK_S
+    return sum(map(process_cpu_s, [pid, *descendants(pid)]))
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds of a process and of the children that it has waited for, 0 of one that is gone.
+
+    What `stat` has is rounded down to ticks of 10 ms, more than a cell often takes; `schedstat`
+    counts nanoseconds, but only of threads that are there.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        threads = Path(f"/proc/{pid}/task").iterdir()
+        own_s = sum(int((t / "schedstat").read_text().split()[0]) for t in threads) / 1e9
+    except FileNotFoundError:  # processes and threads end while one looks
+        return 0.0
+    in_ticks, waited_for = (sum(map(int, fields[k : k + 2])) * TICK_S for k in (11, 13))
+    return max(own_s, in_ticks) + waited_for
 
 
 def private_mb(pid: int) -> float:
