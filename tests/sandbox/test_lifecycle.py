@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from PIL import Image
 from pyvision_rl.errors import SandboxError
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
 from pyvision_rl.sandbox import runtime as runtime_module
+from pyvision_rl.sandbox.confine.privileges import MAX_DESCRIPTORS
 from tests.sandbox.conftest import Sandbox
 
 CONFIG = SandboxConfig(timeout_s=5.0)
@@ -54,6 +56,7 @@ PARENT = """
 import asyncio, psutil, sys
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
 from pyvision_rl.sandbox import runtime as runtime_module
+from pyvision_rl.sandbox.confine.privileges import MAX_DESCRIPTORS
 
 async def main():
     async with SandboxPool(SandboxConfig()) as pool:
@@ -280,6 +283,16 @@ def test_nothing_leaks_over_many_runtimes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_nothing_leaks_over_ten_thousand_runtimes(tmp_path: Path) -> None:
     churn(10_000, tmp_path)
+
+
+def test_more_runtimes_live_than_one_may_open_files() -> None:
+    async def scenario() -> None:
+        async with SandboxPool(SandboxConfig()) as pool:
+            runtimes = [pool.runtime() for _ in range(MAX_DESCRIPTORS + 44)]
+            kinds = Counter([(await runtime.run("x = 1")).kind for runtime in runtimes])
+            assert kinds == {"ok": 300}
+
+    asyncio.run(scenario())
 
 
 def test_many_runtimes_share_few_slots() -> None:

@@ -153,9 +153,12 @@ class Confinement:
         output = os.memfd_create("output")
         os.chdir(scratch)
         os.umask(0o077)
+        kept = {0, 1, 2, output, *descriptors}
+        # The server has one for each living runtime: soon more than this process may open.
+        keep_only(kept | {path for path, _ in self._readable})
         if self._setup.isolation != "none":
             self._give_up_rights(uid, parent, scratch)
-        keep_only({0, 1, 2, output, *descriptors})
+        keep_only(kept)
         os.environ.update(HOME=scratch, TMPDIR=scratch, MPLCONFIGDIR=scratch)
         os.dup2(output, 1)
         os.dup2(output, 2)
