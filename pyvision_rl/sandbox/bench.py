@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pyvision_rl.errors import SandboxError
 from pyvision_rl.sandbox.config import SandboxConfig
 from pyvision_rl.sandbox.peers import (
     IMPORTS,
@@ -98,13 +99,13 @@ async def measure_sandbox(config: BenchConfig) -> tuple[list[Row], list[str]]:
         runtimes = [pool.runtime([image])]
         runtimes += [pool.runtime() for _ in range(config.num_runtimes - 1)]
         for runtime in runtimes:
-            await runtime.run("x = 1")
+            await run(runtime, "x = 1")
         wall = (time.perf_counter() - started) / config.num_runtimes
         start = (tree_cpu_s(os.getpid()) - before) / config.num_runtimes
         memory = statistics.mean(private_mb(pid) for pid in descendants(os.getpid())[2:])
-        trip_cpu, trip = await per_call(lambda: runtimes[1].run("x = 1"), config.num_cells)
+        trip_cpu, trip = await per_call(lambda: run(runtimes[1], "x = 1"), config.num_cells)
         shown, saved = await median_cells(runtimes[0], [SHOWN, SAVED])
-        figure, _ = await per_call(lambda: runtimes[0].run(CROP + "plt.show()"), NUM_FIGURES)
+        figure, _ = await per_call(lambda: run(runtimes[0], CROP + "plt.show()"), NUM_FIGURES)
         available = await throughput(pool, runtimes[: pool.config.num_slots], 99, SPIN)
         reached = await throughput(pool, runtimes, config.max_flight, WORK)
         layers = ", ".join(pool.layers)
@@ -128,6 +129,14 @@ async def measure_sandbox(config: BenchConfig) -> tuple[list[Row], list[str]]:
     return rows, notes
 
 
+async def run(runtime: Runtime, code: str) -> str:
+    """The text of a cell that must work: what fails fast would look fast."""
+    result = await runtime.run(code)
+    if result.kind != "ok":
+        raise SandboxError(f"a cell of the benchmark failed: {result.kind}, {result.text}")
+    return result.text
+
+
 async def per_call(call: Callable[[], Awaitable[object]], num_calls: int) -> tuple[float, float]:
     """CPU and wall seconds of one call, averaged."""
     before, started = tree_cpu_s(os.getpid()), time.perf_counter()
@@ -141,7 +150,7 @@ async def median_cells(runtime: Runtime, codes: list[str]) -> list[float]:
     """CPU seconds that each cell reports of itself; they take turns, so that noise hits them
     alike.
     """
-    rounds = [[float((await runtime.run(code)).text) for code in codes] for _ in range(12)]
+    rounds = [[float(await run(runtime, code)) for code in codes] for _ in range(12)]
     return [statistics.median(times) for times in zip(*rounds[2:], strict=True)]
 
 
@@ -153,7 +162,7 @@ async def throughput(
 
     async def one(runtime: Runtime) -> None:
         async with flight:
-            await runtime.run(code)
+            await run(runtime, code)
 
     before, started = tree_cpu_s(os.getpid()), time.perf_counter()
     await asyncio.gather(*[one(runtime) for runtime in runtimes])

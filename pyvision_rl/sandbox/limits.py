@@ -1,6 +1,8 @@
-"""The part of the configuration that a runtime keeps to itself."""
+"""The part of the configuration that a runtime keeps to itself, and how many files may be open."""
 
 from __future__ import annotations
+
+import resource
 
 import msgspec
 
@@ -15,3 +17,11 @@ class Limits(msgspec.Struct, frozen=True):
     max_figures: int
     max_figure_px: int
     figures: FigureStyle
+
+
+def allow_open_files() -> None:
+    """Let this process open as many files as it ever may: a living runtime takes two here and one
+    in the fork server, and 1024 is what most machines give at first.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -16,7 +16,7 @@ from PIL import Image
 from pyvision_rl.errors import InputError, SandboxError
 from pyvision_rl.sandbox import control
 from pyvision_rl.sandbox.config import SandboxConfig
-from pyvision_rl.sandbox.limits import Limits
+from pyvision_rl.sandbox.limits import Limits, allow_open_files
 from pyvision_rl.sandbox.runtime import Runtime
 from pyvision_rl.sandbox.server_process import ServerProcess
 from pyvision_rl.sandbox.slots import Slots
@@ -48,6 +48,7 @@ class SandboxPool:
     async def __aenter__(self) -> Self:
         """Start the fork server; raises `SandboxError` where `isolation` cannot be held."""
         self._open = True
+        allow_open_files()
         await self.server()
         return self
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import resource
 import selectors
 import shutil
 import signal
@@ -20,6 +19,7 @@ from pyvision_rl.sandbox import control, late
 from pyvision_rl.sandbox.confine import Confinement, ConfinementError
 from pyvision_rl.sandbox.confine.keeper import keep, namespaces_work
 from pyvision_rl.sandbox.confine.libc import die_with_parent
+from pyvision_rl.sandbox.limits import allow_open_files
 from pyvision_rl.sandbox.memory import settle
 
 PRELOADED = (
@@ -125,8 +125,7 @@ class ForkServer:
         self._selector = selectors.DefaultSelector()
         self._selector.register(pool, selectors.EVENT_READ, None)
         self._look_every_s = 0.5 if confinement.counts_scratch else None
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        allow_open_files()
 
     def serve(self) -> None:
         """Until the pool's end is closed."""

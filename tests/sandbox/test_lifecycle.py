@@ -286,13 +286,19 @@ def test_nothing_leaks_over_ten_thousand_runtimes(tmp_path: Path) -> None:
 
 
 def test_more_runtimes_live_than_one_may_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
     async def scenario() -> None:
         async with SandboxPool(SandboxConfig()) as pool:
             runtimes = [pool.runtime() for _ in range(MAX_DESCRIPTORS + 44)]
             kinds = Counter([(await runtime.run("x = 1")).kind for runtime in runtimes])
             assert kinds == {"ok": 300}
 
-    asyncio.run(scenario())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_DESCRIPTORS, hard))  # of this process too
+    try:
+        asyncio.run(scenario())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_many_runtimes_share_few_slots() -> None:
