@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-import psutil
+from pyvision_rl.sandbox.bench import descendants, process_cpu_s
 
 
 class Parts:
@@ -42,11 +42,4 @@ class Parts:
 
 def children_cpu_s() -> float:
     """CPU seconds of all processes that this one has started, ended ones included."""
-    total = 0.0
-    for process in psutil.Process(os.getpid()).children(recursive=True):
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
+    return sum(map(process_cpu_s, descendants(os.getpid())))
