@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
@@ -21,6 +22,8 @@ from pyvision_rl.sandbox.channel import Channel
 from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
 from pyvision_rl.sandbox.server_process import Child, ServerProcess
 from pyvision_rl.sandbox.slots import Activity, Slots
+
+log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 60.0
 """For forking a runtime and handing it its images: generous, since only a broken machine takes
@@ -124,6 +127,9 @@ class Runtime:
             kind, text = "sandbox_lost", f"RuntimeError: the sandbox was lost ({error})"
         except OSError:
             kind, text = await self._explain_end()
+        except Exception as error:  # whatever a cell provokes here, the run goes on
+            log.exception("a runtime is lost to an error of the pool's own")
+            kind, text = "sandbox_lost", f"RuntimeError: the sandbox was lost ({error!r})"
         except BaseException:
             self._ending = "dead"
             await self._kill()

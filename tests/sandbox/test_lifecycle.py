@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from pyvision_rl.errors import SandboxError
-from pyvision_rl.sandbox import SandboxConfig, SandboxPool
+from pyvision_rl.sandbox import SandboxConfig, SandboxPool, wire
 from pyvision_rl.sandbox import runtime as runtime_module
 from pyvision_rl.sandbox.confine.privileges import MAX_DESCRIPTORS
 from tests.sandbox.conftest import Sandbox
@@ -56,6 +56,7 @@ PARENT = """
 import asyncio, psutil, sys
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
 from pyvision_rl.sandbox import runtime as runtime_module
+from pyvision_rl.sandbox import wire
 from pyvision_rl.sandbox.confine.privileges import MAX_DESCRIPTORS
 
 async def main():
@@ -283,6 +284,25 @@ def test_nothing_leaks_over_many_runtimes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_nothing_leaks_over_ten_thousand_runtimes(tmp_path: Path) -> None:
     churn(10_000, tmp_path)
+
+
+def test_an_error_of_the_pools_own_loses_one_runtime_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError("of the pool")
+
+    async def scenario() -> None:
+        async with SandboxPool(SandboxConfig()) as pool:
+            with monkeypatch.context() as patch:
+                patch.setattr(wire, "check_reply", breaks)
+                lost = await pool.runtime().run("x = 1")
+            assert lost.kind == "sandbox_lost"
+            assert "ZeroDivisionError" in lost.text
+            assert (await pool.runtime().run("print(2)")).text == "2\n"
+
+    asyncio.run(scenario())
+    assert "an error of the pool's own" in caplog.text
 
 
 def test_more_runtimes_live_than_one_may_open_files() -> None:
