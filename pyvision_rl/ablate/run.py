@@ -45,7 +45,7 @@ async def _do_run(
         return
     rl = replace(run.config, data=str(out / DATA / TRAIN_FILE), out=str(out / RUNS / run.name))
     steps = rl.num_steps
-    checkpoint = _finished(Path(rl.out), steps) or await _train(
+    checkpoint = _finished(Path(rl.out), steps, eval_out.exists()) or await _train(
         rl, lambda step, metrics: on_step(title, step, steps, metrics), pool
     )
     judged = replace(
@@ -74,9 +74,11 @@ async def _train(
         return kept[-1].path
 
 
-def _finished(folder: Path, num_steps: int) -> Path | None:
-    """The last checkpoint of a run that is done."""
+def _finished(folder: Path, num_steps: int, is_judged: bool) -> Path | None:
+    """The last checkpoint of a run that is done, or of which the evaluation has begun: what ended
+    early would draw other tasks and might go on.
+    """
     if not (folder / "config.yaml").exists():
         return None
     found = RunReader(folder).checkpoints()
-    return found[-1].path if found and found[-1].step == num_steps else None
+    return found[-1].path if found and (is_judged or found[-1].step == num_steps) else None

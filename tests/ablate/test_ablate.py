@@ -207,3 +207,11 @@ def test_an_arm_with_nothing_left_to_learn_from_is_judged_where_it_ends(tmp_path
     assert "| rate | breaks | 0.00 " in table.read_text()
     assert "\n| rate = low | 0 | 2 | " in table.read_text()
     assert "\n| rate = breaks | 0 | 1 | 0.00 " in table.read_text()
+
+    # killed while that arm was judged: it is not trained again
+    name = run_of(config, breaks.arms[1], 0).name
+    (saved,) = (tmp_path / "runs" / name).glob("checkpoints/step-0000001/checkpoint.json")
+    before = saved.stat().st_mtime_ns
+    (tmp_path / "evals" / name / "summary.json").unlink()
+    asyncio.run(run_ablations(config, lambda *_: None))
+    assert saved.stat().st_mtime_ns == before
