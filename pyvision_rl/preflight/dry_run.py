@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from pyvision_rl.data.validate import validate_file
 from pyvision_rl.eval.stage import MAY_CHANGE as EVAL_MAY_CHANGE
-from pyvision_rl.eval.stage import EvalConfig
 from pyvision_rl.model.memory import MemoryEstimate
 from pyvision_rl.preflight.machine import GB, MB, available_memory, available_ram
 from pyvision_rl.preflight.out_folder import check_run_folder
@@ -47,13 +46,13 @@ def dry_run(config: StageConfig, memory_gb: float = 0.0) -> DryRun:
 
 
 def _out(config: StageConfig) -> str:
-    if isinstance(config, EvalConfig):
-        policy = replace(config.policy, model=resolve_model(config.policy.model))
-        resolved = replace(config, policy=policy)
-        return check_run_folder(config.out, resolved, resume=True, may_change=EVAL_MAY_CHANGE)
-    if isinstance(config, RLConfig):
-        return check_run_folder(config.out, config, resume=True, may_change=RL_MAY_CHANGE)
-    return check_run_folder(config.out, config, resume=False)
+    if isinstance(config, SFTConfig):
+        return check_run_folder(config.out, config, resume=False)
+    policy = replace(config.policy, model=resolve_model(config.policy.model))
+    may_change = RL_MAY_CHANGE if isinstance(config, RLConfig) else EVAL_MAY_CHANGE
+    return check_run_folder(
+        config.out, replace(config, policy=policy), resume=True, may_change=may_change
+    )
 
 
 def check_prompts(rollout: RolloutConfig) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +8,15 @@ from transformers import Qwen2_5_VLConfig
 
 from pyvision_rl.cli.parse import parse_config
 from pyvision_rl.eval.stage import EvalConfig
+from pyvision_rl.model.loading import checkpoint_folder
 from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.preflight.doctor import examine
 from pyvision_rl.preflight.dry_run import dry_run
 from pyvision_rl.preflight.machine import GB, available_ram, free_disk
 from pyvision_rl.preflight.plan import changes_to_fit, estimate, workload
 from pyvision_rl.rl.config import RLConfig
+from pyvision_rl.runs import RunFolder
+from pyvision_rl.runs.config import dump_config
 from pyvision_rl.sft.stage import SFTConfig
 
 SHIPPED = Path(__file__).parents[2] / "pyvision_rl" / "configs" / "rl"
@@ -117,6 +121,19 @@ def test_a_dry_run_of_what_fits(tasks):
     found = dry_run(config, memory_gb=4)
     assert found.ok
     assert "fits: cpu has 4.00 GB" in found.lines
+
+
+@pytest.mark.parametrize("stage", [EvalConfig, RLConfig])
+def test_a_dry_run_knows_a_run_whose_base_is_another_runs_newest_checkpoint(tasks, stage):
+    newest = tasks.parent / "base" / "checkpoints" / "step-0000001"
+    shutil.copytree(checkpoint_folder("tiny"), newest)
+    (newest / "checkpoint.json").write_text('{"step": 1, "metrics": {}}')
+    out = tasks.parent / "run"
+    begun = stage(PolicyConfig(str(newest)), str(tasks), str(out))
+    with RunFolder.create(out, dump_config(begun)):
+        pass
+    asked = replace(begun, policy=PolicyConfig(str(tasks.parent / "base")))
+    assert dry_run(asked, memory_gb=4).lines[-1].endswith("goes on with the run that is there")
 
 
 def test_bad_data_stops_a_dry_run(tasks):
