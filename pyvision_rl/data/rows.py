@@ -134,9 +134,14 @@ def as_text(row: Row, name: str, value: object, blank: bool = False) -> str:
     text = str(value).strip()
     if not text and not blank:
         row.fail(name, value, "must not be empty")
+    check_unicode(row, name, text)
+    return text
+
+
+def check_unicode(row: Row, name: str, text: str) -> None:
+    """Note a problem on `row` where a text cannot be encoded."""
     if not text.isascii() and LONE_SURROGATE.search(text):
         row.fail(name, text, "is not Unicode text: it holds half of a character")
-    return text
 
 
 def iter_rows(path: str | Path, limit: int | None = None) -> Iterator[Row]:
@@ -226,7 +231,7 @@ def _parquet_values(file: Path) -> Iterator[tuple[None, object]]:
             for batch in table.iter_batches(batch_size=_batch_size(table)):
                 for value in batch.to_pylist():
                     yield None, {name: held for name, held in value.items() if held is not None}
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{file}: not a readable Parquet file ({reason})") from error
 

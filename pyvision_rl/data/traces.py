@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from pyvision_rl.data.readers import media_paths
-from pyvision_rl.data.rows import Row, iter_rows
+from pyvision_rl.data.rows import Row, check_unicode, iter_rows
 
 Role = Literal["system", "user", "assistant", "observation"]
 
@@ -123,6 +123,13 @@ def _messages(row: Row) -> tuple[Message, ...]:
         row.fail(name, values, "must be a list of {role, content}")
         return ()
     messages = tuple(_message(row, f"{name}[{at}]", value) for at, value in enumerate(values))
+    if any(message.role == "system" for message in messages[1:]):
+        row.fail(
+            name, " ".join(message.role for message in messages), "a system message comes first"
+        )
+    if row.fields.get("system"):
+        reason = "must be the first message, with the role 'system'"
+        row.fail("system", row.fields["system"], reason)
     turns = [message.role == "assistant" for message in messages if message.role != "system"]
     if any(turn != bool(at % 2) for at, turn in enumerate(turns)) or len(turns) % 2 or not turns:
         roles = " ".join(message.role for message in messages)
@@ -135,12 +142,14 @@ def _message(row: Row, name: str, value: object) -> Message:
         row.fail(name, value, "must be {role, content} or {from, value}")
         return Message("user", ("",))
     role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         row.fail(f"{name}.role", role, f"must be one of {', '.join(ROLES)}")
+        role = "user"
     if not isinstance(content, str) or not content.strip():
         row.fail(f"{name}.content", content, "must be text and not empty")
         content = ""
-    message = Message(ROLES.get(cast(str, role), "user"), tuple(content.split("<image>")))
+    check_unicode(row, f"{name}.content", content)
+    message = Message(ROLES[role], tuple(content.split("<image>")))
     if message.role in ("assistant", "system") and message.num_images:
         row.fail(f"{name}.content", content, "<image> may stand in user messages only")
     return message

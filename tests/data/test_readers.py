@@ -254,6 +254,10 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
     (folder / "more.json").mkdir()
     assert error_of(folder / "more.json") == ": is a folder; name a file (.json, .jsonl, .parquet)"
     assert "unknown format '.csv'; use .json, .jsonl, .parquet" in error_of(folder / "tasks.csv")
+    bad_text = pyarrow.array([b"\xff"]).cast(pyarrow.string(), safe=False)
+    not_unicode = folder / "not_unicode.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"id": bad_text}), not_unicode)
+    assert ": not a readable Parquet file ('utf-8' codec can't decode" in error_of(not_unicode)
     broken = folder / "broken.parquet"
     broken.write_bytes(b"PAR1 but no table")
     assert ": not a readable Parquet file (" in error_of(broken)

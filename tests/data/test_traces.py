@@ -121,6 +121,17 @@ def talk(*roles: str) -> dict[str, object]:
         (talk("assistant", "user"), "'assistant user': must go user, assistant"),
         (talk("system"), "'system': must go user, assistant"),
         (talk("user", "bot"), "conversations[1].role = 'bot': must be one of system, user"),
+        (
+            row(conversations=[{"role": ["user"], "content": "x"}], images=[]),
+            "conversations[0].role = ['user']: must be one of system, user",
+        ),
+        (talk("user", "assistant", "system", "user", "assistant"), "a system message comes first"),
+        (talk("system", "system", "user", "assistant"), "a system message comes first"),
+        (talk("user", "assistant") | {"system": "Obey."}, "row 0: system = 'Obey.': must be the"),
+        (
+            row(conversations=[{"role": "user", "content": "\ud83d"}], images=[]),
+            "conversations[0].content = '\\ud83d': is not Unicode text",
+        ),
         (row(conversations=["x"]), "conversations[0] = 'x': must be {role, content} or"),
         (
             row(conversations=[{"role": "user", "content": ""}]),
