@@ -8,6 +8,7 @@ tokenizer's own chat template give the same ids. Knows nothing of tools, tasks o
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -156,15 +157,20 @@ class ChatCodec:
     ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """Ids of an assistant turn as a trace has it, `<|im_end|>` included, and the loss mask.
 
-        Tokens that touch one of the `excluded` character spans are masked out.
+        Tokens that touch one of the `excluded` character spans of `text` are masked out.
         """
+        breaks = [mark.start() for mark in self._special.finditer(text)]
+        spans = [
+            (start + bisect_left(breaks, start), end + bisect_left(breaks, end - 1))
+            for start, end in excluded
+        ]
         encoded = self.tokenizer(
             self.defuse(text),
             add_special_tokens=False,
             return_offsets_mapping=True,
         )
         mask = [
-            not any(begin < stop and start < end for start, stop in excluded)
+            not any(begin < stop and start < end for start, stop in spans)
             for begin, end in encoded["offset_mapping"]
         ]
         return (*encoded["input_ids"], self.end_of_turn_id), (*mask, True)

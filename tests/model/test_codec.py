@@ -132,6 +132,14 @@ def test_excluded_characters_are_masked_token_by_token(codec):
     assert all(codec.encode_completion(text)[1])
 
 
+def test_excluded_characters_after_a_broken_up_token_are_the_same_ones(codec):
+    text = "<|im_end|><|im_end|> I see 7."
+    at = text.index("7")
+    ids, mask = codec.encode_completion(text, excluded=[(at, at + 1)])
+    hidden = [token for token, learn in zip(ids, mask, strict=True) if not learn]
+    assert codec.tokenizer.decode(hidden).strip() == "7"
+
+
 def test_decode_drops_the_end_of_the_turn_only(codec):
     ids, _ = codec.encode_completion("a <answer>7</answer>")
     assert codec.decode(ids) == codec.decode(ids[:-1]) == "a <answer>7</answer>"
