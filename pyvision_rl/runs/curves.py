@@ -52,8 +52,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def draw_curves(rows: Sequence[MetricRow], panels: Sequence[Panel] = PANELS) -> bytes:
-    """A PNG with a plot for each panel whose metric the rows hold."""
-    keys = {key for row in rows for key in row.values}
+    """A PNG with a plot for each panel of whose metric the rows hold a finite value."""
+    keys = {key for row in rows for key, value in row.values.items() if math.isfinite(value)}
     shown = [panel for panel in panels if _lines(panel, keys)] or list(panels[:1])
     kinds = sorted({kind for panel in shown for kind in _lines(panel, keys) if kind})
     colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
@@ -119,7 +119,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
         axes.spines[side].set_color("#bbbbbb")
     if panel.share:
         axes.set_ylim(-0.02, 1.02)
-    else:
+    elif axes.lines:
         low, high = axes.dataLim.intervaly
         axes.set_ylim(min(0.0, low), _with_margin(min(0.0, low), high)[1])
     handles, labels = axes.get_legend_handles_labels()

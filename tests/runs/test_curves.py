@@ -49,6 +49,14 @@ def test_a_gap_and_values_that_are_not_finite_are_skipped() -> None:
     assert (drawn(found, Panel("A", "a/b")) == drawn(spoilt, Panel("A", "a/b"))).all()
 
 
+def test_a_metric_that_was_never_finite_has_no_plot() -> None:
+    """Training that diverges logs no finite loss at all; the run still ends with its curves."""
+    spoilt = [MetricRow(0, 0.0, {"a/b": 1.0, "c/d": math.nan, "c/d/easy": math.inf})]
+    panels = (Panel("A", "a/b"), Panel("C", "c/d"))
+    assert (drawn(spoilt, *panels) == drawn([MetricRow(0, 0.0, {"a/b": 1.0})], *panels)).all()
+    assert drawn([MetricRow(0, 0.0, {"c/d": math.nan})], *panels).any()
+
+
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_three_plots_in_a_row(count: int) -> None:
     panels = [Panel(f"Panel {place}", f"a/{place}") for place in range(count)]
