@@ -129,8 +129,9 @@ def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
     """Average over all variants; worst case: seeds with every variant right; robustness, their
     ratio. The worst case is over the seeds in the data, grouped by their own id.
     """
-    items = scored(items)
+    # A variant that was lost leaves its seed's sample undecided: the others do not make it right.
     shares = [all_right(members) for members in by_cluster(items).values()]
+    items = scored(items)
     average = mean_metric("accuracy", items)
     worst = value_metric("worst_case", [share for share in shares if share is not None])
     ratio = worst.value / average.value if average.value else 0.0

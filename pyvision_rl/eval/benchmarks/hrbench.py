@@ -81,12 +81,12 @@ def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
 
     `all_rotations_right` is an extra that nobody reports: questions right in all 4 rotations.
     """
+    rows = [m for m in by_cluster(items).values() if len(m) == NUM_CYCLES]
+    shares = [share for share in map(all_right, rows) if share is not None]
     items = scored(items)
     kinds = by_label("category", items)
     means = [_cycle_mean("accuracy", items)]
     means += [_cycle_mean(f"accuracy/{kind}", kinds[kind]) for kind in sorted(kinds)]
-    rows = [m for m in by_cluster(items).values() if len(m) == NUM_CYCLES]
-    shares = [share for share in map(all_right, rows) if share is not None]
     cycles = label_metrics("accuracy/cycle", "cycle", items)
     return [*means, *cycles, value_metric("all_rotations_right", shares)]
 

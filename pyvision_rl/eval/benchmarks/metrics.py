@@ -65,6 +65,9 @@ def sample_rows(members: Sequence[ScoredItem]) -> list[tuple[float, ...]]:
 
 
 def all_right(members: Sequence[ScoredItem]) -> float | None:
-    """Share of the samples in which every member of a cluster is right; None where none counts."""
+    """Share of the samples in which every member of a cluster is right; None where none counts.
+
+    Wants every member, also those without a grade: a sample that lacks one does not count.
+    """
     rows = sample_rows(members)
     return sum(min(row) == 1 for row in rows) / len(rows) if rows else None

@@ -131,7 +131,7 @@ class Verdict:
 
 
 def verdicts(members: Sequence[ScoredItem]) -> list[Verdict]:
-    """The verdict of each sample of a problem."""
+    """The verdict of each sample of a problem that was played whole."""
     order = [entry.item.member for entry in members]
     at = order.index(MULTI)
     return [
@@ -144,7 +144,7 @@ def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
     """Strict and loose score over the problems there are (525 in the full set), the classes, the
     rote rate RM / (CM + RM), and the accuracies of one-step, two-step and three-step questions.
     """
-    items = scored(items)
+    # With what was lost: a problem that lacks a part has no verdict.
     problems = [verdicts(members) for members in by_cluster(items).values()]
     problems = [samples for samples in problems if samples]
     found: list[Metric] = []
@@ -162,7 +162,7 @@ def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
     flat = [v for p in problems for v in p]
     found.append(value_metric("IK", _share(problems, [v.insufficient_knowledge for v in flat])))
     found.append(value_metric("IG", _share(problems, [v.inadequate_generalization for v in flat])))
-    return [*found, *_step_metrics(items)]
+    return [*found, *_step_metrics(scored(items))]
 
 
 def _share(problems: Sequence[Sequence[Verdict]], values: Sequence[float]) -> list[float]:

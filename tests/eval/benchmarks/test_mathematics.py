@@ -82,6 +82,17 @@ def test_dynamath_worst_case_per_sample():
     assert values(DYNAMATH.metrics(entries))["worst_case"] == 0.25
 
 
+def test_dynamath_seed_with_a_lost_variant_is_not_all_right():
+    entries = [
+        scored(item("1", id="a1", cluster="a"), 1.0),
+        scored(item("2", id="a2", cluster="a"), None),
+        scored(item("3", id="b1", cluster="b"), 0.0),
+    ]
+    found = {metric.name: metric for metric in DYNAMATH.metrics(entries)}
+    assert (found["worst_case"].value, found["worst_case"].count) == (0.0, 1)
+    assert (found["accuracy"].value, found["accuracy"].count) == (0.5, 2)
+
+
 @pytest.mark.parametrize(
     ("kind", "gold", "answer", "right"),
     [
@@ -317,7 +328,7 @@ def problem(name, steps, *grades):
                 member=m,
                 labels={"steps": str(steps), "key": f"{steps}steps_{m}"},
             ),
-            float(g),
+            None if g is None else float(g),
         )
         for m, g in zip(members, grades, strict=True)
     ]
@@ -346,6 +357,16 @@ def test_wemath_strict_and_loose_over_the_groups_there_are():
     assert found["accuracy/S1"] == pytest.approx(8 / 12)
     assert (found["accuracy/S2"], found["accuracy/S3"]) == (pytest.approx(2 / 3), 0.5)
     assert WEMATH.headline == "score/strict"
+
+
+@pytest.mark.parametrize("grades", [(1, 1, None), (1, None, 1)])
+def test_wemath_problem_with_a_lost_part_has_no_verdict(grades):
+    entries = [*problem("lost", 2, *grades), *problem("ik", 2, 1, 0, 0)]
+    found = {metric.name: metric for metric in WEMATH.metrics(entries)}
+    assert (found["score/strict"].value, found["score/strict"].count) == (0.0, 1)
+    assert found["IK"].value == 1.0
+    # What was played still counts for the accuracies: 3 right of 5.
+    assert (found["accuracy"].value, found["accuracy"].count) == (0.6, 5)
 
 
 def test_wemath_answer_is_the_first_letter_after_the_last_answer():
