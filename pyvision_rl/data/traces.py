@@ -123,16 +123,14 @@ def _messages(row: Row) -> tuple[Message, ...]:
         row.fail(name, values, "must be a list of {role, content}")
         return ()
     messages = tuple(_message(row, f"{name}[{at}]", value) for at, value in enumerate(values))
+    roles = " ".join(message.role for message in messages)
     if any(message.role == "system" for message in messages[1:]):
-        row.fail(
-            name, " ".join(message.role for message in messages), "a system message comes first"
-        )
+        row.fail(name, roles, "a system message comes first")
     if row.fields.get("system"):
         reason = "must be the first message, with the role 'system'"
         row.fail("system", row.fields["system"], reason)
     turns = [message.role == "assistant" for message in messages if message.role != "system"]
     if any(turn != bool(at % 2) for at, turn in enumerate(turns)) or len(turns) % 2 or not turns:
-        roles = " ".join(message.role for message in messages)
         row.fail(name, roles, "must go user, assistant, user or observation, assistant, ...")
     return messages
 
