@@ -37,7 +37,12 @@ from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
 from pyvision_rl.types import Task
 
 KEY = re.compile(r"([23])steps_([123]|multi)")
-OPTION_START = re.compile(r"(?:^|[;\n])\s*([A-H])[.:]\s*")
+LETTERS = "ABCDEFGH"
+OPTION_STARTS = tuple(
+    {letter: re.compile(rf"{before}{letter}[.:]\s*") for letter in LETTERS}
+    for before in (r"(?:^|[;\n])\s*", r"(?<=[\s,])")
+)
+"""Options begin after a semicolon; in some of the released rows after a blank only."""
 MULTI = "multi"
 
 
@@ -83,17 +88,25 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
 
 def split_options(text: str) -> dict[str, str]:
     """The options of `A. 6;B. 8;C. 10;D. No correct answer`, all in one text."""
-    marks = list(OPTION_START.finditer(text))
+    marks: list[re.Match[str]] = []
+    for letter in LETTERS:
+        end = marks[-1].end() if marks else 0
+        found = (starts[letter].search(text, end) for starts in OPTION_STARTS)
+        mark = next((mark for mark in found if mark), None)
+        if mark is None:
+            break
+        marks.append(mark)
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     parts = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=False)]
     return by_letter([part.strip(" ;\n") for part in parts])
 
 
 def grade_official(item: BenchmarkItem, response: Response) -> float:
-    """The first letter after the last "Answer", as the authors read a response."""
-    tail = response.stated.rpartition("Answer")[2]
-    match = re.search(r"[A-H]", tail)
-    return float(match is not None and match[0] == item.task.answer)
+    """What follows the last "Answer" must begin with the letter, as the authors read a response;
+    quotes, brackets and the like before it do not count.
+    """
+    match = re.match(rf"\W*([{LETTERS}])", response.stated.rpartition("Answer")[2])
+    return float(match is not None and match[1] == item.task.answer)
 
 
 @dataclass(frozen=True)
@@ -189,12 +202,12 @@ def _step_metrics(items: Sequence[ScoredItem]) -> list[Metric]:
     return [*found, mean_metric("accuracy", items)]
 
 
-LAST_ANSWER = Scorer('first letter after the last "Answer"', grade_official)
+LAST_ANSWER = Scorer('letter right after the last "Answer"', grade_official)
 
 WEMATH = Benchmark(
     name="wemath",
     title="We-Math testmini",
-    version="1",
+    version="2",
     read=read,
     scorers={"paper": RULES, "official": LAST_ANSWER, "vlmevalkit": LAST_ANSWER},
     metrics=metrics,

@@ -369,13 +369,17 @@ def test_wemath_problem_with_a_lost_part_has_no_verdict(grades):
     assert (found["accuracy"].value, found["accuracy"].count) == (0.6, 5)
 
 
-def test_wemath_answer_is_the_first_letter_after_the_last_answer():
+def test_wemath_answer_is_the_letter_right_after_the_last_answer():
     official = pick_scorer(WEMATH, "official")
     gold = item("C", options=dict.fromkeys("ABCD", ""))
     text = "Answer: A? No. Answer: 'C', not D"
     assert official.grade(gold, Response(None, text)) == 1
     assert official.grade(gold, said("C")) == 1
     assert official.grade(gold, said("6")) == 0
+    # A letter inside a word is no answer, unless the text begins with it, as for the authors.
+    assert official.grade(gold, Response(None, "To find the Circle's area")) == 0
+    assert official.grade(gold, said("Both")) == 0
+    assert official.grade(gold, said("(C)")) == 1
     assert pick_scorer(WEMATH, "paper").grade(gold, Response(None, text)) == 0
 
 
@@ -403,7 +407,22 @@ def test_wemath_groups_by_id_and_options_in_one_text(tmp_path):
         "D": "12",
         "E": "No correct answer",
     }
-    assert split_options("A. 1\nB. 2") == {"A": "1", "B": "2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("A. 1\nB. 2", ["1", "2"]),
+        # As released: options that only a blank parts from each other.
+        ("A. 4 B. 3 C. 2; D. No correct answer", ["4", "3", "2", "No correct answer"]),
+        ("A. 4;B. 3 C. 2", ["4", "3", "2"]),
+        ("A. F;    B. D;    C. B; D. E; E. No", ["F", "D", "B", "E", "No"]),
+        ("A. Turn to B.; B. Stay; C. No", ["Turn to B.", "Stay", "No"]),
+        ("A. 30, 50, 40.; B. (2, 0) ;C. 54π, 18π", ["30, 50, 40.", "(2, 0)", "54π, 18π"]),
+    ],
+)
+def test_wemath_options_in_one_text(text, options):
+    assert split_options(text) == dict(zip("ABCDE", options, strict=False))
 
 
 def test_wemath_problem_without_a_step(tmp_path):
