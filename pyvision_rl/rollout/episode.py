@@ -7,7 +7,7 @@ interaction a stop reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from random import Random
 from typing import Literal
@@ -244,9 +244,8 @@ class _Episode:
         if self.setup:
             setup, self.setup = self.setup, ""
             result = await self.runtime.run(setup)
-            if result.kind in LOST_KINDS:
-                return result
-            check_setup(self.agent.config.setup, result)
+            if not check_setup(self.agent.config.setup, result):
+                return replace(result, kind="sandbox_lost", images=[])
         return await self.runtime.run(code)
 
     def _is_failing(self) -> bool:

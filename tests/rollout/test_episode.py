@@ -305,3 +305,16 @@ def test_a_setup_that_cannot_be_used(stage, task, tmp_path, code, message):
     config = replace(CONFIG, setup=str(tools))
     with pytest.raises(InputError, match=message):
         stage.play(task, SHOW, ANSWER, config=config)
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "import os; os._exit(3)"])
+def test_a_setup_that_the_machine_may_have_stopped_loses_no_run(
+    stage, task, tmp_path, code, caplog
+):
+    """A loaded machine runs into time limits; one episode of thousands must not end training."""
+    tools = tmp_path / "tools.py"
+    tools.write_text(code)
+    trajectory = stage.play(task, SHOW, ANSWER, config=replace(CONFIG, setup=str(tools)))
+    assert trajectory.stop is StopReason.SANDBOX_LOST
+    assert trajectory.num_tool_calls == 0
+    assert "tools.py: did not end in the sandbox" in caplog.text
