@@ -26,6 +26,9 @@ TRACES = "traces"
 PHASE = "synthesize"
 KEPT = "kept"
 TOOL_MARKS = ("<interpreter>", "<tool_response>")
+CODE_MARKS = ("<code>", "```py")
+MEDIA_MARKS = ("<image>", "<video>")
+"""Stand for media in a trace file, where no assistant's text may have one."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class KeepConfig:
 def outcome_of(trajectory: Trajectory, accuracy: float, keep: KeepConfig) -> str:
     """ "kept", or the first reason why an attempt is not one to imitate."""
     calls = trajectory.num_tool_calls
-    texts = [turn.completion.text for turn in trajectory.turns]
+    text = "\n".join(turn.completion.text for turn in trajectory.turns)
+    last = "".join(turn.completion.text for turn in trajectory.turns[-1:])
     reasons = {
         f"stop_{trajectory.stop}": trajectory.stop is not StopReason.ANSWERED,
         "wrong": accuracy < keep.min_accuracy,
@@ -63,9 +67,10 @@ def outcome_of(trajectory: Trajectory, accuracy: float, keep: KeepConfig) -> str
         "too_many_calls": 0 < keep.max_calls < calls,
         "failed_call": not keep.failed_calls and trajectory.num_ok_tool_calls < calls,
         # A student would learn to make up what its programs print.
-        "wrote_observation": any(mark in text for text in texts for mark in TOOL_MARKS),
+        "wrote_observation": any(mark in text for mark in TOOL_MARKS),
         # The program beside an answer never ran.
-        "code_beside_answer": any("<code>" in text for text in texts[-1:]),
+        "code_beside_answer": any(mark in last for mark in CODE_MARKS),
+        "wrote_placeholder": any(mark in text for mark in MEDIA_MARKS),
     }
     return next((reason for reason, holds in reasons.items() if holds), KEPT)
 

@@ -56,7 +56,7 @@ def trace_row(folder: Path, name: str, trace: TraceSource) -> dict[str, object]:
                 file = f"images/{name}_{len(images)}.png"
                 image.save(folder / file, compress_level=1)
                 images.append(file)
-    videos = [os.path.relpath(path, folder) for path in trajectory.task.videos]
+    videos = [_seen_from(folder, path) for path in trajectory.task.videos]
     row: dict[str, object] = {
         "conversations": conversations,
         "images": images,
@@ -71,8 +71,13 @@ def _given_images(folder: Path, name: str, trajectory: Trajectory) -> list[str]:
     task, given = trajectory.task, trajectory.prompt.images
     images: list[str] = []
     if not task.videos:
-        return [os.path.relpath(path, folder) for path in task.images] if given else []
+        return [_seen_from(folder, path) for path in task.images] if given else []
     for image in given:
         images.append(f"images/{name}_{len(images)}.png")
         image.save(folder / images[-1], compress_level=1)
     return images
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """The path relative to the folder; either may lie behind a link, where `..` leads elsewhere."""
+    return os.path.relpath(path.parent.resolve() / path.name, folder.resolve())

@@ -146,6 +146,22 @@ def test_every_attempt_can_be_looked_at_with_the_reason_why_it_was_left_out(
     ]
 
 
+@pytest.mark.parametrize("mark", ["<image>", "<video>"])
+def test_a_text_that_a_trace_file_cannot_hold_is_left_out(chat, url, synthesize, tmp_path, mark):
+    chat.write = lambda messages: [f"I see {mark}.\n{LOOK}", RIGHT][num_done(messages)]
+    result = synthesize(config_of(task_file(tmp_path, [0]), tmp_path / "out", url))
+    assert result.outcomes == {"wrote_placeholder": 1}
+    assert read_traces(result.path) == []
+
+
+def test_traces_in_a_folder_behind_a_link_name_their_images(url, synthesize, tmp_path):
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "disk" / "deep")
+    result = synthesize(config_of(task_file(tmp_path, [0]), tmp_path / "runs" / "out", url))
+    (trace,) = read_traces(result.path)
+    assert trace.images[0].resolve() == (tmp_path / "0.png").resolve()
+
+
 def test_what_was_made_is_what_both_trainers_read(url, synthesize, tmp_path):
     result = synthesize(config_of(task_file(tmp_path, [0, 6]), tmp_path / "out", url))
     codec = ChatCodec.from_folder(TINY_BASE, PixelLimits(784, 28224))
@@ -320,6 +336,9 @@ def test_failed_calls_may_be_kept_and_idle_programs_may_not():
     assert outcome_of(mended, 1.0, KeepConfig(failed_calls=True)) == "kept"
     last = replace(mended.turns[-1], completion=completion(1, text=f"{LOOK}{RIGHT}"))
     idle = replace(mended, turns=(*mended.turns[:-1], last))
+    assert outcome_of(idle, 1.0, KeepConfig(failed_calls=True)) == "code_beside_answer"
+    fenced = replace(last, completion=completion(1, text=f"```python\nprint(1)\n```\n{RIGHT}"))
+    idle = replace(mended, turns=(*mended.turns[:-1], fenced))
     assert outcome_of(idle, 1.0, KeepConfig(failed_calls=True)) == "code_beside_answer"
     cut = trajectory(observation(), stop=StopReason.MAX_TOKENS, answer=None, task=TASK)
     assert outcome_of(cut, 0.0, KeepConfig()) == "stop_max_tokens"
