@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from PIL.Image import Image
 
@@ -17,6 +18,10 @@ from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.rollout.videos import FramesConfig, open_video
 
 ON_DEMAND = FramesConfig()
+MEMORY_BYTES = 2**31
+"""Samples that are held at once; the images of a large data set would not fit."""
+TOKEN_BYTES = 64
+"""What a token of a sample takes: an int, and its place in three tuples."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,49 @@ def encode_messages(
         token_ids += ids
     zeros = (0.0,) * len(token_ids)
     return Sample(tuple(token_ids), tuple(mask), zeros, 1.0, tuple(seen))
+
+
+class TraceSamples(Sequence[Sample]):
+    """The samples of traces. All are encoded once, so that a bad one is found before training; the
+    first `max_bytes` of them are held, the others encoded again when they are needed.
+    """
+
+    def __init__(
+        self,
+        traces: Sequence[Trace],
+        encode: Callable[[int, Trace], Sample],
+        max_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self._traces = traces
+        self._encode = encode
+        self._held: dict[int, Sample] = {}
+        for row, trace in enumerate(traces):
+            sample = encode(row, trace)
+            max_bytes -= num_bytes(sample)
+            if max_bytes >= 0:
+                self._held[row] = sample
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        rows = range(len(self))[index]
+        return self._sample(rows) if isinstance(rows, int) else [self._sample(row) for row in rows]
+
+    def _sample(self, row: int) -> Sample:
+        return self._held.get(row) or self._encode(row, self._traces[row])
+
+
+def num_bytes(sample: Sample) -> int:
+    """About what a sample takes in memory."""
+    pixels = sum(image.width * image.height for image in sample.images)
+    return 3 * pixels + TOKEN_BYTES * len(sample.token_ids)
 
 
 class _Media:

@@ -15,7 +15,7 @@ from pyvision_rl.rollout.videos import FramesConfig
 from pyvision_rl.runs import RunFolder
 from pyvision_rl.runs.config import dump_config, resolve_model
 from pyvision_rl.runs.track import Track
-from pyvision_rl.sft.data import encode_trace
+from pyvision_rl.sft.data import TraceSamples, encode_trace
 from pyvision_rl.sft.train import SFTTrainConfig, num_steps, train
 from pyvision_rl.sft.unseen import Unseen, UnseenConfig
 
@@ -53,7 +53,7 @@ def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
     unseen = Unseen(config.unseen, config.seed)
     traces = read_traces(config.data, image_root=config.image_root or None)
     policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
-    samples = [_encode(config, policy, row, trace) for row, trace in enumerate(traces)]
+    samples = TraceSamples(traces, lambda row, trace: _encode(config, policy, row, trace))
     total = num_steps(len(samples), config.train)
     with RunFolder.create(Path(config.out), dump_config(config), track=config.track) as run:
 

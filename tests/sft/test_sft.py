@@ -8,10 +8,11 @@ from pyvision_rl.data.traces import read_traces
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.rl.samples import make_sample
-from pyvision_rl.sft.data import encode_trace, epoch_batches
+from pyvision_rl.sft.data import TraceSamples, encode_trace, epoch_batches, num_bytes
 from pyvision_rl.sft.traces import TraceSource, write_traces
 from pyvision_rl.sft.train import SFTTrainConfig, num_steps, rate_at, train
 from pyvision_rl.types import Completion, StopReason, Task, Trajectory, Turn
+from tests.sft.traces import trace_file
 
 
 @pytest.fixture
@@ -76,6 +77,24 @@ def test_an_observation_role_is_wrapped_as_the_user_message_is(codec, image_file
 
     wrapped = f"<tool_response>\n{content}\n</tool_response>"
     assert sample_of("observation", content) == sample_of("user", wrapped)
+
+
+def test_samples_beyond_the_memory_are_encoded_again(codec, tmp_path):
+    traces = read_traces(trace_file(tmp_path))
+    eager = [encode_trace(trace, codec) for trace in traces]
+    encoded: list[int] = []
+
+    def encode(row, trace):
+        encoded.append(row)
+        return encode_trace(trace, codec)
+
+    room = num_bytes(eager[0]) + num_bytes(eager[1])
+    samples = TraceSamples(traces, encode, max_bytes=room)
+    assert encoded == [0, 1, 2, 3]
+    assert [*samples] == samples[:] == eager
+    assert encoded == [0, 1, 2, 3, 2, 3, 2, 3]
+    # 500 x 333 pixels are most of it.
+    assert num_bytes(eager[0]) > 3 * sum(image.width * image.height for image in eager[0].images)
 
 
 def test_batches_hold_every_trace_once():
