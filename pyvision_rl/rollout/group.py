@@ -36,7 +36,8 @@ async def run_group(agent: Agent, task: Task, group_size: int, seed: int) -> tup
     """
     opening = open_task(agent, task)
     if agent.config.share_cells and group_size > 1:
-        agent = replace(agent, pool=SharedCells(agent.pool, derive_seed(seed, "runtime")))
+        cells = SharedCells(agent.pool, derive_seed(seed, "runtime"), group_size)
+        agent = replace(agent, pool=cells)
     members = (_run_member(agent, opening, derive_seed(seed, index)) for index in range(group_size))
     return tuple(await run_together(members))
 

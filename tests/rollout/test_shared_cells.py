@@ -1,6 +1,7 @@
 """What a group's episodes share: equal cells run once, and nobody can tell from the results."""
 
 import asyncio
+import weakref
 from contextlib import asynccontextmanager
 
 import pytest
@@ -39,7 +40,7 @@ class Noting:
 
 async def play(pool, programs, seed=3):
     """The results of episodes that each run their own list of cells, all at once."""
-    cells = SharedCells(pool, seed)
+    cells = SharedCells(pool, seed, len(programs))
 
     async def episode(program):
         async with cells.runtime(images=[IMAGE], videos=[], seed=99) as runtime:
@@ -162,7 +163,7 @@ def test_who_waits_runs_the_cell_when_the_first_one_is_cancelled():
     async def main():
         async with SandboxPool(SandboxConfig()) as pool:
             stuck = Stuck(pool)
-            cells = SharedCells(stuck, 1)
+            cells = SharedCells(stuck, 1, 2)
 
             async def episode():
                 async with cells.runtime(images=[], videos=[], seed=0) as runtime:
@@ -205,7 +206,7 @@ def test_who_cannot_run_the_cells_before_again_is_lost():
 
     async def main():
         async with SandboxPool(SandboxConfig(timeout_s=0.3)) as pool:
-            cells = SharedCells(Slow(pool), 1)
+            cells = SharedCells(Slow(pool), 1, 2)
 
             async def episode(code):
                 async with cells.runtime(images=[], videos=[], seed=0) as runtime:
@@ -214,3 +215,32 @@ def test_who_cannot_run_the_cells_before_again_is_lost():
             return [await episode(code) for code in ("print(x)", "print(x + 1)")]
 
     assert asyncio.run(main()) == [["ok", "ok"], ["ok", "sandbox_lost"]]
+
+
+def test_figures_that_no_episode_can_reach_any_more_are_let_go():
+    """A group may show gigabytes; its trajectories hold what they show, smaller mostly."""
+
+    def show(level):
+        return (
+            "import matplotlib.pyplot as plt\n"
+            f"plt.imshow(image_clue_0.point(lambda v: {level})); plt.show()"
+        )
+
+    async def main():
+        async with SandboxPool(SandboxConfig()) as pool:
+            cells = SharedCells(pool, 1, 3)
+            media = {"images": [IMAGE], "videos": [], "seed": 0}
+            async with cells.runtime(**media) as one, cells.runtime(**media) as other:
+                seen = [weakref.ref((await one.run(show(level))).images[0]) for level in (1, 2)]
+                await other.run(show(1))
+                # A third episode may still begin with the same cells.
+                held = [[figure() is not None for figure in seen]]
+                async with cells.runtime(**media) as third:
+                    held.append([figure() is not None for figure in seen])
+                    await third.run(show(3))
+                held.append([figure() is not None for figure in seen])
+                await other.run(show(2))
+                held.append([figure() is not None for figure in seen])
+            return held
+
+    assert asyncio.run(main()) == [[True, True], [True, True], [False, True], [False, False]]
