@@ -32,9 +32,16 @@ async def run_group(agent: Agent, task: Task, group_size: int, seed: int) -> tup
     """Play `group_size` episodes of a task at once; each has a seed of its own.
 
     A lost sandbox is tried again once, with the same seed; lost again, the trajectory stays in the
-    group as SANDBOX_LOST and counts for nothing.
+    group as SANDBOX_LOST and counts for nothing. Media are read here and now, not in a thread: who
+    samples beside whom, where a barrier decides it, may not depend on how long that takes.
     """
-    opening = open_task(agent, task)
+    return await play_group(agent, open_task(agent, task), group_size, seed)
+
+
+async def play_group(
+    agent: Agent, opening: Opening, group_size: int, seed: int
+) -> tuple[Trajectory, ...]:
+    """As `run_group`, of a task that has been opened."""
     if agent.config.share_cells and group_size > 1:
         cells = SharedCells(agent.pool, derive_seed(seed, "runtime"), group_size)
         agent = replace(agent, pool=cells)

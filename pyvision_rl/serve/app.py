@@ -9,18 +9,21 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from pyvision_rl.errors import ConfigError, InputError, PyVisionError, SandboxError
-from pyvision_rl.rollout.episode import Agent
-from pyvision_rl.rollout.group import run_group
+from pyvision_rl.rollout.episode import Agent, Opening, open_task
+from pyvision_rl.rollout.group import play_group
 from pyvision_rl.serve.question import read_question
 from pyvision_rl.serve.reply import (
     chunk,
@@ -39,6 +42,7 @@ POLL_S = 0.1
 KEEP_ALIVE_S = 15.0
 CLIENT_LEFT = 499
 MAX_SEED = 2**31 - 1
+JSON_TYPE = "application/json"
 
 
 @dataclass(frozen=True)
@@ -81,41 +85,52 @@ class AgentServer:
         self._slots = asyncio.Semaphore(self.limits.max_running)
         self._num_admitted = 0
         self._numbers = itertools.count(1)
+        self._created = int(time.time())
         name = self.limits.api_key_env
         self._key = os.environ.get(name, "") if name else ""
         if name and not self._key:
             raise InputError(f"serve: the environment has no {name} to take the key from")
 
-    def app(self) -> Starlette:
-        """The server as a Starlette application."""
+    def app(self, hosts: Sequence[str] = ("*",)) -> Starlette:
+        """The server as a Starlette application; requests to other host names are refused."""
         return Starlette(
             routes=[
                 Route("/v1/models", self._models),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/health", self._health),
-            ]
+            ],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
         )
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": self.model, "object": "model"}]})
+        model = {"id": self.model, "object": "model", "created": self._created}
+        return JSONResponse({"object": "list", "data": [model | {"owned_by": "pyvision-rl"}]})
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "num_admitted": self._num_admitted})
 
-    async def _chat(self, request: Request) -> Response:
+    def _refusal(self, request: Request) -> Response | None:
+        """Why a request is not even read, if it is not."""
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self._key and not hmac.compare_digest(sent.encode(), self._key.encode()):
             return _error("the key is missing or wrong", 401)
+        # Other types a browser sends to any address, for any page, unasked.
+        if request.headers.get("content-type", "").partition(";")[0].strip() != JSON_TYPE:
+            return _error(f"content-type must be {JSON_TYPE}", 415)
         if self._num_admitted >= self.limits.max_running + self.limits.max_waiting:
             return _error("too many requests are waiting", 429, {"retry-after": "1"})
+        return None
+
+    async def _chat(self, request: Request) -> Response:
+        if refusal := self._refusal(request):
+            return refusal
         # From here on the place is taken: reading a large body may take a while.
         self._num_admitted += 1
         job: asyncio.Task[Trajectory] | None = None
         texts: asyncio.Queue[str] = asyncio.Queue()
         try:
             async with asyncio.timeout(self.limits.timeout_s):
-                body = await self._body(request)
-            asked = read_request(body)
+                asked = read_request(await self._body(request))
             agent = self._agent(asked, texts.put_nowait)
             job = asyncio.create_task(self._play(agent, asked))
         except InputError as error:
@@ -158,8 +173,8 @@ class AgentServer:
         seed = random.randrange(MAX_SEED) if asked.seed is None else asked.seed
         async with asyncio.timeout(self.limits.timeout_s), self._slots:
             with tempfile.TemporaryDirectory(prefix="pyvision-chat-") as folder:
-                task = await asyncio.to_thread(read_question, asked.messages, Path(folder))
-                (trajectory,) = await run_group(agent, task, 1, seed)
+                opening = await asyncio.to_thread(_open, agent, asked, Path(folder))
+                (trajectory,) = await play_group(agent, opening, 1, seed)
         if trajectory.stop is StopReason.SANDBOX_LOST:
             raise SandboxError("the sandbox was lost twice; try again")
         return trajectory
@@ -179,11 +194,7 @@ class AgentServer:
         if failure:
             return _error(*failure)
         name = f"chatcmpl-{next(self._numbers)}"
-        return JSONResponse(
-            completion_body(
-                job.result(), name, self.model, with_trajectory=asked.pyvision.trajectory
-            )
-        )
+        return JSONResponse(completion_body(job.result(), name, self.model, asked))
 
     async def _stream(
         self, job: asyncio.Task[Trajectory], texts: asyncio.Queue[str], asked: ChatRequest
@@ -200,12 +211,17 @@ class AgentServer:
             else:
                 done = job.result()
                 details = details_of(done, asked.pyvision.trajectory)
-                yield chunk(name, self.model, {"content": content_of(done)})
+                yield chunk(name, self.model, {"content": asked.cut(content_of(done))})
                 end = {"usage": usage_of(done), "pyvision": details}
                 yield chunk(name, self.model, {}, finish_of(done), **end)
             yield b"data: [DONE]\n\n"
         finally:
             await _cancel(job)
+
+
+def _open(agent: Agent, asked: ChatRequest, folder: Path) -> Opening:
+    """Write the media of a request into a folder, and read them."""
+    return open_task(agent, read_question(asked.messages, folder))
 
 
 async def _until_done(
@@ -214,15 +230,17 @@ async def _until_done(
     """Texts as they come; an empty one from time to time, so that no proxy closes the line."""
     while not (job.done() and texts.empty()):
         reading = asyncio.ensure_future(texts.get())
-        await asyncio.wait(
-            {reading, job}, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        if reading.done():
-            yield reading.result()
-        else:
+        try:
+            await asyncio.wait(
+                {reading, job}, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            is_text = reading.done()
             reading.cancel()
-            if not job.done():
-                yield ""
+        if is_text:
+            yield reading.result()
+        elif not job.done():
+            yield ""
 
 
 async def _cancel(job: asyncio.Task[Trajectory]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +91,10 @@ def _parts(parts: Sequence[object], at: int, files: _Files) -> str:
                 f"{', '.join(MEDIA)}"
             )
         if kind == "text":
-            text += str(part.get("text", ""))
+            said = part.get("text")
+            if not isinstance(said, str):
+                raise InputError(f"messages[{at}].content[{place}]: text must be a string")
+            text += said
         else:
             mark = files.add(MEDIA[str(kind)], part)
             text += mark if text.strip() else ""
@@ -108,5 +110,5 @@ def _data(url: object, name: str) -> bytes:
         raise InputError(f"{name}: the data: URL must be base64")
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or that of a character beyond ASCII
         raise InputError(f"{name}: broken base64 ({error})") from error

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 
+from pyvision_rl.serve.request import ChatRequest
 from pyvision_rl.types import StopReason, Trajectory
 
 SPOKEN = (StopReason.ANSWERED, StopReason.NO_ACTION)
@@ -26,10 +27,10 @@ def finish_of(trajectory: Trajectory) -> str:
 
 
 def completion_body(
-    trajectory: Trajectory, name: str, model: str, *, with_trajectory: bool
+    trajectory: Trajectory, name: str, model: str, asked: ChatRequest
 ) -> dict[str, object]:
     """The reply to a request that does not stream."""
-    message = {"role": "assistant", "content": content_of(trajectory)}
+    message = {"role": "assistant", "content": asked.cut(content_of(trajectory))}
     choice = {"index": 0, "message": message, "finish_reason": finish_of(trajectory)}
     return {
         "id": name,
@@ -38,7 +39,7 @@ def completion_body(
         "model": model,
         "choices": [choice],
         "usage": usage_of(trajectory),
-        "pyvision": details_of(trajectory, with_trajectory),
+        "pyvision": details_of(trajectory, asked.pyvision.trajectory),
     }
 
 

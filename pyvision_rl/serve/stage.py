@@ -18,7 +18,7 @@ from pyvision_rl.serve.app import AgentServer, ServeLimits
 
 logger = logging.getLogger(__name__)
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
 SHUTDOWN_S = 5
 
 
@@ -59,7 +59,7 @@ async def run_serve(config: ServeConfig) -> None:
     if config.host not in LOCAL and not config.limits.api_key_env:
         logger.warning("%s is reachable from outside, and anyone may ask", config.host)
     async with open_any_agent(policy, server, config.agent) as agent:
-        app = AgentServer(agent, config.name, config.limits).app()
+        app = AgentServer(agent, config.name, config.limits).app(hosts_for(config))
         settings = uvicorn.Config(
             app,
             host=config.host,
@@ -69,3 +69,11 @@ async def run_serve(config: ServeConfig) -> None:
         )
         logger.info("serving %s at http://%s:%d/v1", config.name, config.host, config.port)
         await uvicorn.Server(settings).serve()
+
+
+def hosts_for(config: ServeConfig) -> tuple[str, ...]:
+    """Names under which it may be asked: on a loopback address without a key only this machine's
+    own, so that no web page reaches it by a name that leads here.
+    """
+    is_open = config.host not in LOCAL or config.limits.api_key_env
+    return ("*",) if is_open else LOCAL

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import socket
@@ -18,11 +19,12 @@ from PIL import Image
 
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.scripted import ScriptedEngine
+from pyvision_rl.rollout import episode
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
 from pyvision_rl.serve import question
 from pyvision_rl.serve.app import AgentServer, ServeLimits
-from pyvision_rl.serve.stage import ServeConfig
+from pyvision_rl.serve.stage import LOCAL, ServeConfig, hosts_for
 from tests.http import unused_address
 
 CONFIG = RolloutConfig(prompt="brief", max_tool_calls=2, max_tokens=4000)
@@ -79,7 +81,7 @@ class ThinkingEngine:
 
 
 @contextmanager
-def serving(codec, script, limits):
+def serving(codec, script, limits, hosts=("*",)):
     """The base address of an agent server in a thread of its own, pool included."""
     address = unused_address()
     host, port = address.removeprefix("http://").split(":")
@@ -90,7 +92,7 @@ def serving(codec, script, limits):
         async with SandboxPool(pool_config) as pool:
             inner = ScriptedEngine(codec, lambda context: script.write(context))
             agent = Agent(ThinkingEngine(inner, script), codec, pool, CONFIG)
-            app = AgentServer(agent, "agent", limits).app()
+            app = AgentServer(agent, "agent", limits).app(hosts)
             server = uvicorn.Server(
                 uvicorn.Config(app, host=host, port=int(port), log_level="error")
             )
@@ -147,6 +149,7 @@ def asking(*content, **options) -> dict:
 
 TEXT = {"type": "text", "text": "Which digit?"}
 CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
 
 
 def wait_until(fact) -> None:
@@ -213,6 +216,51 @@ def test_sampling_of_the_request(script, client):
     params = script.params[0]
     assert (params.temperature, params.top_p, params.top_k) == (0.25, 0.5, 3)
     assert params.max_tokens == 77
+
+
+def test_sampling_that_would_break_the_batch_for_everyone(script, client):
+    """Logits divided by 1e-40 are infinite; clients ask for such numbers and mean greedy."""
+    client.post(CHAT, json=asking(TEXT, temperature=1e-40))
+    client.post(CHAT, json=asking(TEXT, temperature=0.01))
+    assert {params.temperature for params in script.params} == {0.0, 0.01}
+
+
+@pytest.mark.parametrize("stop", ["see", ["none", "see", "I"]])
+def test_a_stop_string_is_not_in_the_reply(script, client, stop):
+    """Of what the client gets: inside an episode it would cut programs."""
+    script.write = lambda context: "First I see."
+    body = asking(TEXT, stop=stop)
+    wanted = "First I " if stop == "see" else "First "
+    reply = client.post(CHAT, json=body).json()["choices"][0]
+    assert (reply["message"]["content"], reply["finish_reason"]) == (wanted, "stop")
+    events = client.post(CHAT, json={**body, "stream": True}).text.splitlines()
+    chunks = [json.loads(line[6:]) for line in events if line.startswith("data: {")]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("content", "") for delta in deltas) == wanted
+
+
+def test_what_clients_send_beside(script, client):
+    """OpenAI's interface allows null for each; `logprobs` false is what many send."""
+    nothing = {"stream": None, "n": None, "stop": None, "logprobs": False, "seed": None}
+    assert client.post(CHAT, json=asking(TEXT, **nothing)).status_code == 200
+    (model,) = client.get("/v1/models").json()["data"]
+    assert (model["object"], model["owned_by"]) == ("model", "pyvision-rl")
+    assert isinstance(model["created"], int)
+
+
+def test_media_are_read_beside_the_loop(script, client, monkeypatch):
+    """A photograph takes a second to decode, which no other client should wait for."""
+    threads = []
+    for place in (question, episode):
+        load = place.load_image
+        monkeypatch.setattr(
+            place,
+            "load_image",
+            lambda path, load=load: threads.append(threading.current_thread().name) or load(path),
+        )
+    assert client.post(CHAT, json=asking(picture(), TEXT)).status_code == 200
+    assert len(threads) == 2
+    assert all(name.startswith("asyncio_") for name in threads)
 
 
 def test_few_tokens_of_a_harness_are_raised(codec):
@@ -325,6 +373,15 @@ def test_special_tokens_of_a_client_are_only_text(script, client, codec):
             asking({"type": "image_url", "image_url": {"url": "data:x;base64,aGk="}}, TEXT),
             "image 0: not a readable image",
         ),
+        (
+            asking({"type": "image_url", "image_url": {"url": "data:x;base64,aGké"}}, TEXT),
+            "image 0: broken base64",
+        ),
+        (asking({"type": "text", "text": None}), "messages[0].content[0]: text must be a string"),
+        (asking(TEXT, logprobs=True), "logprobs are not told"),
+        (asking(TEXT, top_k=10**30), "at `$.top_k`"),
+        (asking(TEXT, stop=["x"] * 5), "at `$.stop`"),
+        (asking(TEXT, stop=""), "at `$.stop`"),
     ],
 )
 def test_bad_requests_in_one_line(script, client, body, message):
@@ -335,10 +392,32 @@ def test_bad_requests_in_one_line(script, client, body, message):
 
 
 def test_a_body_that_is_too_large_or_no_json(script, client):
-    assert "over 1 MB" in client.post(CHAT, content=b"x" * 2**21).json()["error"]["message"]
-    assert client.post(CHAT, content=b"{").status_code == 400
-    deep = b'{"messages": ' + b"[" * 100_000
-    assert client.post(CHAT, content=deep).status_code == 400
+    assert (
+        "over 1 MB"
+        in client.post(CHAT, content=b"x" * 2**21, headers=JSON).json()["error"]["message"]
+    )
+    for broken in (b"{", b'{"messages": ' + b"[" * 100_000):
+        assert client.post(CHAT, content=broken, headers=JSON).status_code == 400
+
+
+def test_a_page_elsewhere_cannot_ask(script, client, codec):
+    """A browser sends forms and plain text to any address, unasked; it asks before it sends JSON.
+    By a name of its own that leads to this machine it would not even have to ask.
+    """
+    for header in ({"content-type": "text/plain"}, {}):
+        response = client.post(CHAT, content=json.dumps(asking(TEXT)), headers=header)
+        assert response.status_code == 415
+        assert "content-type must be application/json" in response.json()["error"]["message"]
+    assert script.contexts == []
+    with serving(codec, script, ServeLimits(), hosts=LOCAL) as address:
+        for path in (CHAT, "/health", "/v1/models"):
+            assert httpx.get(address + path, headers={"host": "evil.test"}).status_code == 400
+        reply = httpx.post(address + CHAT, json=asking(TEXT), headers={"host": "localhost:8100"})
+        assert reply.status_code == 200
+    assert hosts_for(ServeConfig(model="tiny")) == hosts_for(ServeConfig(model="tiny", host="::1"))
+    assert hosts_for(ServeConfig(model="tiny", host="0.0.0.0")) == ("*",)
+    keyed = ServeLimits(api_key_env="KEY")
+    assert hosts_for(ServeConfig(model="tiny", limits=keyed)) == ("*",)
 
 
 def test_many_images_that_are_large_together(script, client, monkeypatch):
@@ -350,12 +429,17 @@ def test_many_images_that_are_large_together(script, client, monkeypatch):
     assert client.post(CHAT, json=asking(picture(), picture(), TEXT)).status_code == 200
 
 
+def head_of(length: int) -> bytes:
+    """The head of a request with a body of so many bytes."""
+    lines = (f"POST {CHAT} HTTP/1.1", "host: x", "content-type: application/json")
+    return "\r\n".join((*lines, f"content-length: {length}", "", "")).encode()
+
+
 def test_a_body_that_never_comes_gives_its_place_back(codec):
     with serving(codec, Script(), ServeLimits(timeout_s=0.5)) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as slow:
-            head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
-            slow.sendall(head.encode())
+            slow.sendall(head_of(9))
             slow.settimeout(60)
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
         assert httpx.get(address + "/health").json()["num_admitted"] == 0
@@ -378,7 +462,7 @@ def test_concurrent_bounded_and_refusing_what_is_too_much(script, client):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_ends_its_episode(script, client, stream):
+def test_a_client_that_leaves_ends_its_episode(script, client, stream, caplog):
     script.think_s = 60
 
     async def ask_and_leave():
@@ -394,6 +478,8 @@ def test_a_client_that_leaves_ends_its_episode(script, client, stream):
     wait_until(lambda: client.get("/health").json()["num_admitted"] == 0)
     script.think_s = 0
     assert client.post(CHAT, json=asking(picture(), TEXT)).status_code == 200
+    gc.collect()
+    assert "Task was destroyed" not in caplog.text
 
 
 def test_a_key_and_a_time_limit(codec, monkeypatch):
