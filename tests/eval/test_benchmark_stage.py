@@ -111,7 +111,7 @@ def test_from_a_table_to_numbers(chat, url, tmp_path):
     assert sorted(counts) == [(n, 6) for n in range(1, 7)]
     first, second, *_ = result.lines()
     assert first.startswith("vstar  accuracy 100.00 [61.0, 100.0]  (6 items x 1 samples, 0 lost)")
-    assert second == "protocol paper: rules on the answer block; scorer vstar-1"
+    assert second == "protocol paper: rules on the answer block; scorer vstar-2"
     # V*'s decoding is nearly greedy, without top-k
     assert {body["temperature"] for body in chat.bodies} == {0.01}
     assert not any("top_k" in body for body in chat.bodies)
@@ -186,7 +186,7 @@ def test_a_finished_run_is_only_scored_again(chat, url, tmp_path):
     lenient = run(replace(config, protocol="official"))
     assert len(chat.bodies) == num_requests
     assert (paper.main.value, lenient.main.value) == (0.0, 0.5)
-    assert lenient.scorer == "letter found in the answer"
+    assert lenient.scorer == "letter or words of an option found in the answer"
 
 
 def test_a_judge_looks_again_at_free_text_only(chat, url, tmp_path):
@@ -326,7 +326,7 @@ def test_only_runs_of_one_benchmark_are_compared(chat, url, tmp_path, caplog):
     compare_runs(
         CompareConfig([str(tmp_path / n) for n in ("one", "two")], str(tmp_path / "x.png"))
     )
-    assert "one by protocol paper (vstar-1), two by official (vstar-1)" in caplog.text
+    assert "one by protocol paper (vstar-2), two by official (vstar-2)" in caplog.text
     summary = tmp_path / "other" / "summary.json"
     summary.write_text(summary.read_text().replace('"vstar"', '"wemath"'))
     with pytest.raises(InputError, match="one is a run of vstar, other of wemath; runs of one"):

@@ -103,7 +103,7 @@ def _benchmark(size: str) -> Benchmark:
     return Benchmark(
         name=f"hrbench{size}",
         title=f"HR-Bench {size.upper()}",
-        version="1",
+        version="2",
         read=partial(read, size=size),
         scorers={"paper": RULES, "official": LETTER, "vlmevalkit": LETTER},
         metrics=metrics,

@@ -8,13 +8,23 @@ from collections.abc import Collection, Mapping, Sequence
 from string import ascii_uppercase
 
 from pyvision_rl.data.rows import Row
+from pyvision_rl.reward.rules import MAX_ANSWER_CHARS
+from pyvision_rl.reward.text import plain
 
 LETTERED = re.compile(r"^\(?([A-Z])[).:]\s*")
-SAID = re.compile(
-    r"(?:answer|option|choice)(?: is|:)*[\s\"'*:(\[{]*([A-Z])(?![A-Za-z])", re.IGNORECASE
+SIGNS = r"(?:[\s\"'*:(\[{$`]|\\(?:boxed|text|textbf|mathrm|mathbf)\b)*+"
+GAP = rf"{SIGNS}(?:(?i:option|choice)\b{SIGNS})?"
+HERE = r"(?:([A-Z])(?![A-Za-z'])|([a-z])(?=[.,:)\]}*\"'$]|\s*(?:\n|$)))"
+"""A letter; a small one only where nothing goes on, as the article would."""
+IS = r"(?i:\s+(?:is|was|must be|should be|would be)|\s*:)"
+BOXED = re.compile(r"\\boxed\{(?:\\(?:text|textbf|mathrm|mathbf)\{|[\s(])*([A-Z])[.:)}]")
+ANSWER = re.compile(
+    rf"(?i:\banswer\b){IS}?{GAP}{HERE}"
+    rf"|(?i:\b(?:option|choice|(?:correct|right|best) one)\b){IS}{GAP}{HERE}"
 )
-LEADING = re.compile(r"\W*([A-Z])(?:[).:,*]|$)")
-ARTICLE = r"A (?!or\b|and\b|is\b)[a-z]"
+MENTION = re.compile(rf"(?i:\b(?:option|choice)\b){GAP}{HERE}")
+LEADING = re.compile(r"\W*([A-Z])(?:[).:*]|,(?!\s*[A-Z]\b)|$)")
+ARTICLE = r"[AI] (?!or\b|and\b|is\b)[a-z]"
 ALONE = re.compile(rf"(?<![A-Za-z'])(?!{ARTICLE})([A-Z])(?![A-Za-z'])")
 
 
@@ -65,12 +75,14 @@ def with_options(question: str, options: Mapping[str, str]) -> str:
 
 
 def letter_in(text: str, letters: Collection[str]) -> str | None:
-    """The option that a free text takes: the last one it calls its answer, else the one it opens
-    with, else the only one it names.
+    """The option that a free text takes: the last one in a box, else the last one it calls its
+    answer, else the last one it calls an option, else the one it opens with, else the only one it
+    names.
     """
-    said = [letter.upper() for letter in SAID.findall(text) if letter.upper() in letters]
-    if said:
-        return said[-1]
+    for marks in (BOXED, ANSWER, MENTION):
+        found = ["".join(filter(None, mark.groups())).upper() for mark in marks.finditer(text)]
+        if taken := [letter for letter in found if letter in letters]:
+            return taken[-1]
     opening = LEADING.match(text)
     if opening and opening[1] in letters:
         return opening[1]
@@ -79,3 +91,22 @@ def letter_in(text: str, letters: Collection[str]) -> str | None:
         return alone.pop()
     bare = text.strip().strip("().").upper()
     return bare if bare and bare in letters else None
+
+
+def option_in(text: str, options: Mapping[str, str]) -> str | None:
+    """The option that a free text takes by its letter or, where it names none, by its words: those
+    of one option only, in a text that is not much longer than all the options (VLMEvalKit's rule).
+    """
+    letter = letter_in(text, options)
+    if letter or len(text) >= MAX_ANSWER_CHARS:
+        return letter
+    said, words = plain(text), {letter: plain(option) for letter, option in options.items()}
+    same = [letter for letter, option in words.items() if option == said]
+    if same or len(text) > 2 * sum(map(len, options.values())):
+        return same[0] if len(same) == 1 else None
+    named = [letter for letter, option in words.items() if option and _holds(said, option)]
+    return named[0] if len(named) == 1 else None
+
+
+def _holds(text: str, words: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None

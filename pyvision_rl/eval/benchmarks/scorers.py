@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyvision_rl.eval.benchmarks.item import BenchmarkItem, Response, Scorer
-from pyvision_rl.eval.benchmarks.options import letter_in
+from pyvision_rl.eval.benchmarks.options import option_in
 from pyvision_rl.reward.rules import grade_answer
 
 
@@ -16,9 +16,9 @@ def grade_by_rules(item: BenchmarkItem, response: Response) -> float:
 
 
 def grade_letter(item: BenchmarkItem, response: Response) -> float:
-    """The option's letter, looked for in the answer or, without one, in the last text."""
-    return float(letter_in(response.stated, item.options) == item.task.answer)
+    """The option's letter, else its words, in the answer or, without one, in the last text."""
+    return float(option_in(response.stated, item.options) == item.task.answer)
 
 
 RULES = Scorer("rules on the answer block", grade_by_rules)
-LETTER = Scorer("letter found in the answer", grade_letter)
+LETTER = Scorer("letter or words of an option found in the answer", grade_letter)

@@ -18,7 +18,7 @@ from pyvision_rl.eval.benchmarks.item import (
 )
 from pyvision_rl.eval.benchmarks.latex import latex_value
 from pyvision_rl.eval.benchmarks.metrics import label_metrics, mean_metric, scored
-from pyvision_rl.eval.benchmarks.options import letter_in
+from pyvision_rl.eval.benchmarks.options import option_in
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
 from pyvision_rl.reward.rules import grade_answer
 from pyvision_rl.reward.text import parse_options
@@ -28,6 +28,8 @@ OCR_GOLD = {"60.jpg": "mobi", "62.jpg": "aires"}
 """Images whose gold text the authors' scorer replaces."""
 LETTERS = "ABCDEFGHIJ"
 INTEGER = re.compile(r"-?\d+")
+PAIR = re.compile(r"\b(\d{1,18})\s*,\s*(\d{1,18})\b")
+NUMBER_RUN = re.compile(r"[\d\s,\uff0c]+")
 MAX_DIGITS = 18
 MAX_INTEGERS = 1000
 SAME_FLOAT = 1e-6
@@ -60,8 +62,9 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
     )
     row.raise_first()
     options = parse_options(prompt) if gold.isalpha() and len(gold) == 1 else {}
+    listed = isinstance(row.fields.get("answer"), list)
     return BenchmarkItem(
-        task, options, _answer_type(kind, gold), {"task": kind}, columns=plain_columns(row)
+        task, options, _answer_type(kind, gold, listed), {"task": kind}, columns=plain_columns(row)
     )
 
 
@@ -73,57 +76,85 @@ def _gold(row: Row) -> str:
     return text.upper() if len(text) == 1 else text
 
 
-def _answer_type(kind: str, gold: str) -> str:
-    """Tasks with a rule of their own; the others go by what the gold answer is."""
-    if kind in ("ocr", "word_search", "spot_difference", "jigsaw"):
+def _answer_type(kind: str, gold: str, listed: bool) -> str:
+    """Tasks with a rule of their own; the others, and counts, go by what the gold answer is."""
+    is_count = INTEGER.fullmatch(gold) is not None and not listed
+    if kind in ("ocr", "jigsaw") or (kind in ("word_search", "spot_difference") and not is_count):
         return kind
     if gold.isalpha():
         return "choice" if len(gold) == 1 else "text"
-    return "int" if INTEGER.fullmatch(gold) else "float"
+    return "int" if is_count else "float"
 
 
 def grade_official(item: BenchmarkItem, response: Response) -> float:
-    """The authors' scorer: text that is no letter falls to the nearest one by edit distance, so
-    that an empty answer is taken for A.
+    """The authors' scorer: text that is no option falls to the nearest letter by edit distance, so
+    that an empty answer is taken for A; the text of a picture must have its case.
     """
+    if item.answer_type == "ocr":
+        return float(item.task.answer in response.text)
     if item.answer_type == "choice":
-        letters = item.options or dict.fromkeys(LETTERS, "")
-        chosen = letter_in(response.answer or "", letters)
-        return float((chosen or nearest_letter(response.answer or "", letters)) == item.task.answer)
+        chosen = option_in(response.stated, _options(item))
+        return float((chosen or nearest_letter(response.stated)) == item.task.answer)
     return grade_strict(item, response)
 
 
 def grade_strict(item: BenchmarkItem, response: Response) -> float:
-    """The same rules, but what is no letter is no answer."""
-    gold, answer = item.task.answer, response.answer or ""
+    """The same rules, but what is no option is no answer, and case does not count."""
+    gold, answer = item.task.answer, response.stated
     if item.answer_type == "ocr":
         return float(gold.casefold() in response.text.casefold())
     if not answer.strip():
         return 0.0
     if item.answer_type == "choice":
-        letters = item.options or dict.fromkeys(LETTERS, "")
-        return float(letter_in(answer, letters) == gold)
+        return float(option_in(answer, _options(item)) == gold)
+    if item.answer_type == "text":
+        return float(_same_letters(answer, gold)) or grade_answer(answer, gold)
     return _grade_numbers(item.answer_type, answer, gold)
+
+
+def _options(item: BenchmarkItem) -> Mapping[str, str]:
+    return item.options or dict.fromkeys(LETTERS, "")
+
+
+def _same_letters(answer: str, gold: str) -> bool:
+    """Whether a gold of several options (`AC`) is met, in any order and however they are parted."""
+    if not set(gold) <= set(LETTERS):
+        return False
+    return sorted(re.findall(r"[A-Za-z]", answer)) == sorted(gold)
 
 
 def _grade_numbers(kind: str, answer: str, gold: str) -> float:
     given, right = _integers(answer), _integers(gold)
     if kind == "word_search":
-        return float(given == right and len(right) in (1, 2))
+        return float(_pair(answer) == _pair(gold))
     if kind == "spot_difference":
-        if len(right) <= 1:
-            return float(given == right)
-        union = set(given) | set(right)
-        return len(set(given) & set(right)) / len(union)
+        return len(set(given) & set(right)) / max(len(set(given) | set(right)), 1)
     if kind == "jigsaw":
-        hits = sum(one == other for one, other in zip(given, right, strict=False))
+        tiles = _tiles(answer, len(right))
+        hits = sum(one == other for one, other in zip(tiles, right, strict=False))
         return hits / len(right) if right else 0.0
     if kind == "int":
-        return float(given == right)
+        return float(given == right) or grade_answer(answer, gold, "number")
     values = latex_value(answer), latex_value(gold)
     if values[0] is not None and values[1] is not None:
         return float(abs(values[0] - values[1]) <= SAME_FLOAT)
     return grade_answer(answer, gold)
+
+
+def _pair(text: str) -> tuple[int, ...]:
+    """The first two numbers with a comma between them, else all the numbers."""
+    match = PAIR.search(text)
+    return tuple(map(int, match.groups())) if match else tuple(_integers(text))
+
+
+def _tiles(answer: str, num: int) -> list[int]:
+    """The first run of just so many numbers, else all numbers where they are so many; none where a
+    tile lacks: for the authors such an answer is wrong as a whole.
+    """
+    for run in [*NUMBER_RUN.findall(answer), answer]:
+        if len(numbers := _integers(run)) == num:
+            return numbers
+    return []
 
 
 def _integers(text: str) -> list[int]:
@@ -132,10 +163,10 @@ def _integers(text: str) -> list[int]:
     return [int(number) for number in found if len(number) <= MAX_DIGITS]
 
 
-def nearest_letter(text: str, letters: Mapping[str, str]) -> str:
+def nearest_letter(text: str) -> str:
     """The letter with the smallest Levenshtein distance, the first among equals."""
     # Against one character the distance is the length, less one where the text holds it.
-    return min(letters, key=lambda letter: max(len(text), 1) - (letter in text))
+    return min(LETTERS, key=lambda letter: max(len(text), 1) - (letter in text))
 
 
 def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
@@ -144,13 +175,13 @@ def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
     return [mean_metric("accuracy", items), *label_metrics("accuracy", "task", items)]
 
 
-OFFICIAL = Scorer("task rules, other text is the nearest letter", grade_official)
-STRICT = Scorer("task rules, letters must be given", grade_strict)
+OFFICIAL = Scorer("task rules, text that is no option is the nearest letter", grade_official)
+STRICT = Scorer("task rules, an option must be given", grade_strict)
 
 TIRBENCH = Benchmark(
     name="tirbench",
     title="TIR-Bench",
-    version="2",
+    version="3",
     read=read,
     scorers={
         "paper": OFFICIAL,

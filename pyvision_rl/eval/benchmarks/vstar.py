@@ -126,7 +126,7 @@ def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
 VSTAR = Benchmark(
     name="vstar",
     title="V*",
-    version="1",
+    version="2",
     read=read,
     scorers={"paper": RULES, "official": LETTER, "vlmevalkit": LETTER},
     metrics=metrics,

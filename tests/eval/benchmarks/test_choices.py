@@ -5,7 +5,7 @@ import pytest
 from pyvision_rl.errors import InputError
 from pyvision_rl.eval.benchmarks.hrbench import HRBENCH_4K, HRBENCH_8K
 from pyvision_rl.eval.benchmarks.item import Response, read_items
-from pyvision_rl.eval.benchmarks.options import by_letter, letter_in
+from pyvision_rl.eval.benchmarks.options import by_letter, letter_in, option_in
 from pyvision_rl.eval.benchmarks.scorers import LETTER, RULES
 from pyvision_rl.eval.benchmarks.vstar import VSTAR
 from tests.eval.benchmarks.files import (
@@ -180,10 +180,37 @@ def test_rotations_of_a_question_share_a_cluster(tmp_path):
         ("either A or B", None),
         ("", None),
         ("E", None),
+        # An article is no option, whatever word comes before it.
+        ("The answer is a blue bag", None),
+        ("The answer is a blue car, so B.", "B"),
+        ("I would say that it is option C", "C"),
+        ("The answer is A because it is red", "A"),
+        ("the answer is (c).", "C"),
+        ("answer: b", "B"),
+        ("Comparing option A and option B, the correct one is C.", "C"),
+        (r"Option A is wrong; the answer is $\boxed{B}$", "B"),
+        (r"Option A is wrong: \boxed{\text{B}}.", "B"),
+        ("**Answer:** D", "D"),
     ],
 )
 def test_the_letter_of_a_free_text(text, letter):
     assert letter_in(text, "ABCD") == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("Blue", "B"),
+        ("It is blue.", "B"),
+        ("light blue", "C"),  # that option's words, not B's in it
+        ("It is red or blue", None),
+        ("A", "A"),
+        ("bluer", None),
+        ("The car that stands in the lower left corner of the photo is blue", None),
+    ],
+)
+def test_the_words_of_an_option(text, letter):
+    assert option_in(text, {"A": "red", "B": "blue", "C": "light blue"}) == letter
 
 
 def test_an_option_letter_inside_a_word_is_not_an_answer():

@@ -23,21 +23,31 @@ from tests.eval.benchmarks.files import (
 @pytest.mark.parametrize(
     ("kind", "gold", "answer", "credit"),
     [
-        ("word_search", "5", "5", 1),
         ("word_search", "(3, 7)", "row 3, column 7", 1),
         ("word_search", "(3, 7)", "7, 3", 0),
-        ("word_search", "5", "", 0),
-        ("spot_difference", "4", "4", 1),
+        ("word_search", "(3, 7)", "It starts at (3, 7) and has 5 letters", 1),
+        ("word_search", "(3, 7)", "", 0),
+        ("spot_difference", "5", "5, 7", 0.5),
+        ("spot_difference", "5", "none", 0),
         ("spot_difference", "1, 2, 3", "2, 3, 4", 0.5),
         ("spot_difference", "1, 2", "5", 0),
         ("jigsaw", "1 2 3 4", "[1, 2, 4, 3]", 0.5),
-        ("jigsaw", "1 2 3 4", "1 2", 0.5),
+        ("jigsaw", "1 2 3 4", "[[1, 2], [4, 3]]", 0.5),
+        ("jigsaw", "1 2 3 4", "The 4 tiles: 1, 2, 4, 3.", 0.5),
+        # Too few or too many tiles are wrong as a whole.
+        ("jigsaw", "1 2 3 4", "1 2", 0),
+        ("jigsaw", "1 2 3 4", "1 2 3 4 5", 0),
         ("int", "12", "12", 1),
         ("int", "12", "12 or 13", 0),
+        ("int", "12", "12.0", 1),
+        ("int", "1234", "1,234", 1),
         ("float", "0.5", "1/2", 1),
         ("float", "0.5", "0.6", 0),
         ("text", "left", "Left.", 1),
         ("text", "left", "L", 0),
+        ("text", "AC", "C, A", 1),
+        ("text", "AC", "A", 0),
+        ("text", "AC", "A, B, C", 0),
     ],
 )
 def test_tir_task_rules(kind, gold, answer, credit):
@@ -48,9 +58,11 @@ def test_tir_task_rules(kind, gold, answer, credit):
 
 def test_tir_ocr_looks_for_the_gold_in_the_raw_response():
     gold = item("mobi", answer_type="ocr")
-    strict = pick_scorer(TIRBENCH, "strict")
-    assert strict.grade(gold, Response(None, "The sign reads MOBILE")) == 1
-    assert strict.grade(gold, Response("mobi", "The sign is blank")) == 0
+    official, strict = pick_scorer(TIRBENCH, "official"), pick_scorer(TIRBENCH, "strict")
+    for text, exact, any_case in (("MOBILE", 0, 1), ("mobile", 1, 1), ("blank", 0, 0)):
+        response = Response("mobi", f"The sign reads {text}")
+        assert official.grade(gold, response) == exact
+        assert strict.grade(gold, response) == any_case
 
 
 @pytest.mark.parametrize(
@@ -63,20 +75,31 @@ def test_tir_ocr_looks_for_the_gold_in_the_raw_response():
         ("B", "purple", 0, 0),
         ("B", "Blue", 1, 0),  # the nearest letter is the one in the text
         ("A", None, 1, 0),
+        ("C", "round", 1, 1),  # the words of an option
+        ("A", "round", 0, 0),
+        ("B", "It is an oval.", 1, 1),
     ],
 )
 def test_tir_letters(gold, answer, official, strict):
-    entry = item(gold, answer_type="choice", options={"A": "x", "B": "y", "C": "z"})
+    options = {"A": "square", "B": "oval", "C": "round"}
+    entry = item(gold, answer_type="choice", options=options)
     response = Response(answer, answer or "")
     assert pick_scorer(TIRBENCH, "official").grade(entry, response) == official
     assert pick_scorer(TIRBENCH, "paper").grade(entry, response) == official
     assert pick_scorer(TIRBENCH, "strict").grade(entry, response) == strict
 
 
+def test_tir_without_an_answer_block_looks_at_the_last_text():
+    entry = item("B", answer_type="choice", options={"A": "x", "B": "y"})
+    response = Response(None, "I think the answer is B.")
+    for protocol in ("official", "strict"):
+        assert pick_scorer(TIRBENCH, protocol).grade(entry, response) == 1
+
+
 def test_nearest_letter_by_edit_distance():
     # "XB" to "B": one deletion; to any other letter two edits
-    assert nearest_letter("XB", dict.fromkeys("ABC", "")) == "B"
-    assert nearest_letter("", dict.fromkeys("ABC", "")) == "A"
+    assert nearest_letter("XB") == "B"
+    assert nearest_letter("") == "A"
 
 
 def test_tir_rows(tmp_path):
@@ -98,6 +121,11 @@ def test_tir_rows(tmp_path):
     assert (spots.id, spots.answer_type, len(spots.task.images)) == ("b", "spot_difference", 2)
     assert spots.task.answer == "1, 2"
     assert (choice.answer_type, choice.options) == ("choice", {"A": "x", "B": "y"})
+    # A count is a number; a list of one difference is a list.
+    for answer, kind in ((5, "int"), ("5", "int"), ([5], "spot_difference")):
+        rows["b"]["answer"] = answer
+        _, spots, _ = read_items(TIRBENCH, source(as_json(tmp_path / "tir.json", rows)))
+        assert (spots.task.answer, spots.answer_type) == ("5", kind)
     rows["c"].pop("image_1")
     with pytest.raises(InputError, match=r"image_1.*missing"):
         read_items(TIRBENCH, source(as_json(tmp_path / "tir.json", rows)))
