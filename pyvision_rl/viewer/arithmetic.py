@@ -7,6 +7,7 @@ are read all the same. Every step is counted, so that no program holds a reader 
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeGuard
@@ -15,6 +16,10 @@ MAX_STEPS = 20_000
 """Nodes read in all programs of a trajectory; what comes later stays unknown."""
 _MAX_NUMBER = 1e12
 _MAX_LENGTH = 512
+_IN_PLACE = frozenset(
+    {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort", "thumbnail"}
+)
+"""Methods after which a list or an image is another one."""
 
 
 class Unknown:
@@ -91,10 +96,11 @@ class Arithmetic:
             return args[0]
         if name == "len" and len(args) == 1 and isinstance(args[0], tuple):
             return len(args[0])
-        if name not in _FUNCTIONS or not args or not all(map(_is_plain, args)):
+        named = {word: value for word, value in named.items() if word != "dtype"}
+        if name not in _FUNCTIONS or not args or not all(map(_is_plain, (*args, *named.values()))):
             return UNKNOWN
         try:
-            return _FUNCTIONS[name](*args)
+            return _FUNCTIONS[name](*args, **named)
         except (TypeError, ValueError, OverflowError, ZeroDivisionError):
             return UNKNOWN
 
@@ -143,6 +149,8 @@ class Arithmetic:
                 self.evaluate(child)
             else:
                 self._inner(child)
+        if isinstance(node, ast.withitem) and node.optional_vars:
+            self._bind(node.optional_vars, UNKNOWN)
 
     def _loop(self, node: ast.For) -> None:
         values = self.evaluate(node.iter)
@@ -158,6 +166,13 @@ class Arithmetic:
             fits = isinstance(value, tuple) and len(value) == len(target.elts)
             for place, part in enumerate(target.elts):
                 self._bind(part, value[place] if fits and isinstance(value, tuple) else UNKNOWN)
+        elif isinstance(target, ast.Subscript) and isinstance(self.evaluate(target.value), tuple):
+            self._forget(target.value)
+
+    def _forget(self, node: ast.expr) -> None:
+        """What was changed in place is not known any more."""
+        if isinstance(node, ast.Name):
+            self.names[node.id] = UNKNOWN
 
     def _constant(self, node: ast.Constant) -> object:
         return node.value if is_number(node.value) else UNKNOWN
@@ -192,8 +207,15 @@ class Arithmetic:
             owner = self.evaluate(node.func.value)
             if owner is UNKNOWN:
                 return self.function(node.func.attr, args, named)
+            if node.func.attr in _IN_PLACE:
+                self._forget(node.func.value)
             return self.method(owner, node.func.attr, args, named)
         return UNKNOWN
+
+    def _named(self, node: ast.NamedExpr) -> object:
+        value = self.evaluate(node.value)
+        self._bind(node.target, value)
+        return value
 
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> object:
         first = node.generators[0]
@@ -216,6 +238,7 @@ class Arithmetic:
         ast.Attribute: _attribute,
         ast.Subscript: _subscript,
         ast.Call: _call,
+        ast.NamedExpr: _named,
         ast.ListComp: _comprehension,
         ast.GeneratorExp: _comprehension,
     }
@@ -235,14 +258,19 @@ def _is_plain(value: object) -> bool:
     return is_number(value) or (isinstance(value, tuple) and all(map(is_number, value)))
 
 
-def _range(*bounds: int) -> tuple[int, ...]:
-    return tuple(range(*map(int, bounds))[:_MAX_LENGTH])
-
-
-def _linspace(first: float, last: float, count: int = 50) -> tuple[float, ...]:
-    count = min(int(count), _MAX_LENGTH)
-    step = (last - first) / max(count - 1, 1)
+def _range(first: Number, last: Number | None = None, step: Number = 1) -> tuple[Number, ...]:
+    """As Python's, and numpy's for fractions."""
+    first, last = (0, first) if last is None else (first, last)
+    count = min(math.ceil((last - first) / step), _MAX_LENGTH)
     return tuple(first + step * index for index in range(count))
+
+
+def _linspace(
+    start: float, stop: float, num: int = 50, endpoint: object = True
+) -> tuple[float, ...]:
+    num = min(int(num), _MAX_LENGTH)
+    step = (stop - start) / max(num - bool(endpoint), 1)
+    return tuple(start + step * index for index in range(num))
 
 
 def _int(value: float | tuple[float, ...]) -> object:

@@ -6,6 +6,7 @@ Nothing is run. A look whose place cannot be read from the text is left out.
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -177,7 +178,8 @@ class _Reader(Arithmetic):
             return self._cut(picture, *box) if box else UNKNOWN
         if name == "resize":
             size = numbers(args[0], 2) if args else None
-            fits = size is not None and min(size) >= 1
+            is_whole = not any(numbers(part, 4) for part in args[1:])
+            fits = is_whole and size is not None and min(size) >= 1
             return picture.resized(*size) if size and fits else UNKNOWN
         return picture if name in _SAME_GEOMETRY else UNKNOWN
 
@@ -188,8 +190,10 @@ class _Reader(Arithmetic):
         if part is None:
             return UNKNOWN
         for layer, before in zip(part.layers, picture.layers, strict=True):
-            crop = Crop(self.turn, layer.image, layer.box, layer.whole)
-            if layer.box != before.box and crop not in self.found.crops and self._room():
+            if layer.inside is None or layer.inside == before.inside or not self._room():
+                continue
+            crop = Crop(self.turn, layer.image, layer.inside, layer.whole)
+            if crop not in self.found.crops:
                 self.found.crops.append(crop)
         return part
 
@@ -215,7 +219,7 @@ class _Reader(Arithmetic):
         value = self.evaluate(node)
         if not isinstance(value, (int, float)) or not is_number(value):
             return None
-        return max(0.0, value + length) if value < 0 else float(value)
+        return max(0.0, value + length) if value < 0 else min(float(value), length)
 
     def _video_method(self, video: _Video, name: str, args: Sequence[object]) -> object:
         if name == "get_avg_fps" and video.facts.fps:
@@ -226,11 +230,13 @@ class _Reader(Arithmetic):
 
     def _frame_numbers(self, video: _Video, index: ast.expr) -> tuple[object, ...]:
         if isinstance(index, ast.Slice):
-            bounds = self._bounds(index, float(video.facts.num_frames))
+            first, last = self._bounds(index, float(video.facts.num_frames or math.inf))
             step = self.evaluate(index.step) if index.step else 1
-            if None in bounds or not isinstance(step, int) or step < 1:
+            if first is None or last is None or not isinstance(step, int) or step < 1:
                 return ()
-            return tuple(range(int(bounds[0] or 0), int(bounds[1] or 0), step)[:MAX_LOOKS])
+            if math.inf in (first, last):
+                return ()
+            return tuple(range(int(first), int(last), step)[:MAX_LOOKS])
         value = self.evaluate(index)
         return value if isinstance(value, tuple) else (value,)
 
@@ -238,7 +244,8 @@ class _Reader(Arithmetic):
         found = [int(part) for part in wanted if isinstance(part, (int, float))]
         count = video.facts.num_frames
         frames = tuple(part + count if part < 0 else part for part in found)
-        if frames and min(frames) >= 0 and self._room():
+        fits = frames and min(frames) >= 0 and (max(frames) < count or not count)
+        if fits and self._room():
             self.found.fetches.append(Fetch(self.turn, video.number, frames[:MAX_LOOKS]))
 
     def _room(self) -> bool:

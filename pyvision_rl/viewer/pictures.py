@@ -27,7 +27,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class Picture:
-    """The `box` of an image that is `whole` pixels large, itself `width` x `height` pixels.
+    """The `box` of an image that is `whole` pixels large, itself `width` x `height` pixels. It may
+    reach beyond that image's edges.
 
     `beneath`: the same pixels as a part of the image from which a figure was drawn.
     """
@@ -41,8 +42,6 @@ class Picture:
 
     def part(self, left: float, top: float, right: float, bottom: float) -> Picture | None:
         """The picture of a part given in this picture's own pixels, None where it is empty."""
-        left, right = max(0.0, left), min(self.width, right)
-        top, bottom = max(0.0, top), min(self.height, bottom)
         if right <= left or bottom <= top:
             return None
         x0, y0, x1, y1 = self.box
@@ -55,6 +54,14 @@ class Picture:
         """The same part at another size."""
         beneath = self.beneath.resized(width, height) if self.beneath else None
         return Picture(self.image, self.whole, self.box, width, height, beneath)
+
+    @property
+    def inside(self) -> Box | None:
+        """What of the box lies within the image's edges; None: nothing."""
+        x0, y0, x1, y1 = self.box
+        width, height = self.whole
+        x0, y0, x1, y1 = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
+        return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
     @property
     def layers(self) -> Iterator[Picture]:

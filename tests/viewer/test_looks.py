@@ -25,6 +25,8 @@ def boxes(*codes: str | None, sizes=SIZE) -> list[tuple[int, tuple[float, ...]]]
         ("if True:\n  with x:\n    image_clue_0.crop((1, 2, 3, 4)).resize((99, 99))", (1, 2, 3, 4)),
         ("image_clue_0.resize((1344, 960)).crop((100, 100, 200, 300))", (50, 50, 100, 150)),
         ("i = image_clue_0.crop((100, 100, 300, 300))\ni = i.rotate(3)", (100, 100, 300, 300)),
+        ("n = 5\nif (n := 9) > 3: image_clue_0.crop((0, 0, n, n))", (0, 0, 9, 9)),
+        ("np.array(image_clue_0)[400:999, 600:999]", (600, 400, 672, 480)),
     ],
 )
 def test_one_crop(code, box):
@@ -37,6 +39,19 @@ def test_a_crop_of_a_crop_lies_in_the_given_image():
         (0, (100, 50, 300, 250)),
         (2, (110, 70, 130, 90)),
     ]
+
+
+def test_a_crop_beyond_the_edges_has_room_there():
+    """PIL fills it with black: (100, 100) of such a crop from -100 on is the image's corner."""
+    outer = "part = image_clue_0.crop((-100, -100, 200, 200))"
+    assert boxes(f"{outer}\npart.crop((100, 100, 200, 150))") == [
+        (0, (0, 0, 200, 200)),
+        (0, (0, 0, 100, 50)),
+    ]
+    assert boxes(f"{outer}\npart.resize((600, 600)).crop((300, 300, 600, 600))")[1:] == [
+        (0, (50, 50, 200, 200))
+    ]
+    assert boxes(f"{outer}\npart.crop((0, 0, 90, 90))") == [(0, (0, 0, 200, 200))]
 
 
 def test_loops_over_known_values_are_followed():
@@ -56,6 +71,12 @@ def test_loops_over_known_values_are_followed():
         "this is no Python",
         "image_clue_0.crop(" * 300,
         "\x00",
+        "i = image_clue_0.copy()\ni.thumbnail((300, 300))\ni.crop((0, 0, 100, 100))",
+        "image_clue_0.resize((300, 300), box=(0, 0, 60, 60)).crop((0, 0, 100, 100))",
+        "b = [1, 2, 30, 40]\nb[0] = left\nimage_clue_0.crop(b)",
+        "b = [1, 2, 30, 40]\nb.sort()\nimage_clue_0.crop((b[0], 0, 50, 50))",
+        "x = 5\nwith find() as x:\n  image_clue_0.crop((x, x, 30, 40))",
+        "image_clue_0.crop((0, 0, max(3, 4, key=area), 9))",
     ],
 )
 def test_what_cannot_be_read_says_nothing(code):
@@ -89,6 +110,32 @@ def test_frames_of_a_video():
         Fetch(2, 0, (1000,)),
         Fetch(3, 0, (100, 200)),
     )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "frames"),
+    [
+        ("np.linspace(0, 90, num=4)", (0, 30, 60, 90)),
+        ("np.linspace(0, 100, 4, endpoint=False)", (0, 25, 50, 75)),
+        ("np.linspace(0, 90, 4, dtype=int)", (0, 30, 60, 90)),
+        ("np.arange(0, 10, 2.5)", (0, 2, 5, 7)),
+        ("np.arange(3.5)", (0, 1, 2, 3)),
+        ("range(30, 0, -10)", (30, 20, 10)),
+        ("range(98, 100)", (98, 99)),
+        ("[0, 100]", None),
+        ("np.linspace(0, 90, 4, axis=1)", None),
+    ],
+)
+def test_numbers_of_frames(numbers, frames):
+    """Those that numpy gives; none where the text does not tell them or there is no such frame."""
+    looks = find_looks([f"video_clue_0.get_batch({numbers})"], {}, {0: VideoFacts(100, 10.0)})
+    assert looks.fetches == ((Fetch(0, 0, frames),) if frames else ())
+
+
+def test_frames_of_a_video_of_unknown_length():
+    codes = ["video_clue_0[0:3]", "video_clue_0[5:]", "video_clue_0[-5:9]", "video_clue_0[:2]"]
+    looks = find_looks(codes, {}, {0: VideoFacts(0, 0.0)})
+    assert looks.fetches == (Fetch(0, 0, (0, 1, 2)), Fetch(3, 0, (0, 1)))
 
 
 def test_every_known_image_has_crops_of_its_own():
