@@ -18,11 +18,24 @@ from pyvision_rl.eval.benchmarks.item import (
 )
 from pyvision_rl.eval.benchmarks.latex import latex_value
 from pyvision_rl.eval.benchmarks.metrics import label_metrics, mean_metric, scored
-from pyvision_rl.eval.benchmarks.options import as_letter, by_letter, with_options
+from pyvision_rl.eval.benchmarks.options import as_letter, by_letter, option_in, with_options
 from pyvision_rl.eval.benchmarks.scorers import RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns, text_list
+from pyvision_rl.rollout.parse import unwrap_answer
 from pyvision_rl.types import Task
 
+MAX_ANSWER_CHARS = 1000
+BOX = "\\boxed{"
+SAID = re.compile(
+    r"(?i:answer (?:is|should be)|^answer)\s*:?\s*(.*?)(?:\.(?=\s|$)|$)", re.MULTILINE
+)
+LETTER = re.compile(r"^\(?([A-E])\)?\n|\s\(?([A-E])\)?\.$")
+"""The first line, or the last word of the last sentence."""
+NOISE = re.compile(
+    r"\\(?:text|mbox|mathrm|left|right)(?![a-z])|\^?\{?\\circ\}?|\\[,;! ]|[\s$°]|\\?%"
+    r"|(?:units|km|degrees)$"
+)
+WRAPPED = re.compile(r"[({]+([a-e])[)}]+")
 IMAGE_MARK = re.compile(r"<image(\d+)>")
 VLMEVALKIT_TOLERANCE = 1e-6
 Close = Callable[[float, float], bool]
@@ -81,7 +94,26 @@ def _without_marks(question: str, num_images: int) -> str:
 def grade(item: BenchmarkItem, response: Response, close: Close) -> float:
     """Right where the answer is the gold one (a letter, say) or the value of the gold option."""
     golds = [item.task.answer, item.options.get(item.task.answer, "")]
-    return float(any(is_equal(response.stated, gold, close) for gold in golds))
+    said = [response.stated, final_answer(response.stated)]
+    return float(any(is_equal(answer, gold, close) for answer in said for gold in golds))
+
+
+def final_answer(text: str) -> str:
+    """What a response comes to, as the authors read it, without units, and of an equation the right
+    side: the letter that it begins or ends with, else the last box, else what it calls its answer,
+    else all of it.
+    """
+    text = text.strip()
+    if letters := LETTER.findall(text):
+        text = "".join(letters[-1])
+    elif BOX in text:
+        text = unwrap_answer(text)
+    elif said := SAID.findall(text):
+        text = said[-1]
+    if len(text) > MAX_ANSWER_CHARS:
+        return ""
+    text = re.split(r"=|≈|\\approx(?![a-z])", text.lower())[-1]
+    return WRAPPED.sub(r"\1", NOISE.sub("", text)).rstrip(".").lstrip(":")
 
 
 def is_equal(answer: str, gold: str, close: Close) -> bool:
@@ -123,7 +155,11 @@ def grade_official(item: BenchmarkItem, response: Response) -> float:
 
 
 def grade_vlmevalkit(item: BenchmarkItem, response: Response) -> float:
-    """`grade` by VLMEvalKit's tolerance; its extraction by a language model is not done."""
+    """The option that the answer names, else `grade` by VLMEvalKit's tolerance; its extraction by
+    a language model is not done.
+    """
+    if item.options and (letter := option_in(response.stated, item.options)):
+        return float(letter == item.task.answer)
     return grade(item, response, same_millionth)
 
 
@@ -137,12 +173,12 @@ def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
 MATHVISION = Benchmark(
     name="mathvision",
     title="MATH-Vision",
-    version="2",
+    version="3",
     read=read,
     scorers={
         "paper": RULES,
         "official": Scorer("letter or option's value, two decimals", grade_official),
-        "vlmevalkit": Scorer("letter or option's value, 1e-6", grade_vlmevalkit),
+        "vlmevalkit": Scorer("letter, words or value of the option, 1e-6", grade_vlmevalkit),
     },
     metrics=metrics,
 )

@@ -235,6 +235,9 @@ def test_mathvision_against_all_published_verdicts():
         )
         grade = official.grade(gold, said(verdict["model_answer"]))
         assert bool(grade) == verdict["correct"], row["id"]
+        # From the whole response too, as where a model gave no answer block.
+        raw = official.grade(gold, Response(None, verdict["response"]))
+        assert bool(raw) == verdict["correct"], row["id"]
         entries.append(scored(gold, grade))
     found = values(MATHVISION.metrics(entries))
     published = json.loads((folder / "official_outputs/Gemini-Pro-CoT_result.json").read_text())
@@ -263,6 +266,28 @@ def test_mathvision_tolerances(gold, answer, official, vlmevalkit):
     entry = item(gold, options={"A": "7", "B": "7.5"} if gold == "B" else {})
     assert pick_scorer(MATHVISION, "official").grade(entry, said(answer)) == official
     assert pick_scorer(MATHVISION, "vlmevalkit").grade(entry, said(answer)) == vlmevalkit
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "official", "vlmevalkit"),
+    [
+        ("B", "(B)", 1, 1),
+        ("B", "$\\text{(B)}$", 1, 1),
+        ("B", "B. red", 0, 1),  # the authors' scorer wants the letter or the words
+        ("B", "red", 1, 1),
+        ("B", "The correct answer is (B).", 1, 1),
+        ("B", "blue", 0, 0),
+        ("60", "60°", 1, 1),
+        ("60", "x = 60^{\\circ}", 1, 1),
+        ("60", "So the answer is 60. It is no more.", 1, 1),
+        ("60", "50, 60", 0, 0),
+    ],
+)
+def test_mathvision_reads_the_answer_out_of_a_text(gold, answer, official, vlmevalkit):
+    entry = item(gold, options={"A": "blue", "B": "red"} if gold == "B" else {})
+    for response in (said(answer), Response(None, answer)):
+        assert pick_scorer(MATHVISION, "official").grade(entry, response) == official
+        assert pick_scorer(MATHVISION, "vlmevalkit").grade(entry, response) == vlmevalkit
 
 
 @pytest.mark.parametrize(

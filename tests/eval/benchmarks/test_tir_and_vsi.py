@@ -105,7 +105,7 @@ def test_nearest_letter_by_edit_distance():
 def test_tir_rows(tmp_path):
     for name in ("60.jpg", "1.jpg", "2.jpg"):
         picture(tmp_path / "images" / name)
-    rows = {
+    rows: dict[str, dict[str, object]] = {
         "a": {"task": "ocr", "prompt": "Read.", "answer": "wrong", "image_1": "images/60.jpg"},
         "b": {
             "category": "Spot Difference",
