@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pyvision_rl.data.rows import Row
 from pyvision_rl.eval.benchmarks.cells import ImageCells
@@ -18,6 +18,7 @@ from pyvision_rl.eval.benchmarks.item import (
     Scorer,
     Source,
 )
+from pyvision_rl.eval.benchmarks.latex import latex_value
 from pyvision_rl.eval.benchmarks.metrics import (
     all_right,
     by_cluster,
@@ -26,13 +27,14 @@ from pyvision_rl.eval.benchmarks.metrics import (
     scored,
     value_metric,
 )
-from pyvision_rl.eval.benchmarks.scorers import RULES
+from pyvision_rl.eval.benchmarks.scorers import grade_by_rules
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
-from pyvision_rl.reward.rules import grade_answer
-from pyvision_rl.reward.text import parse_options
+from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, grade_answer
+from pyvision_rl.reward.text import parse_options, quantity
 from pyvision_rl.types import Task
 
 TOLERANCE = 0.001
+MAX_FLOAT = 10**100
 ANSWER_TYPES = ("float", "multiple choice", "text")
 VARIANT_SPLIT = re.compile(r"sample_variant(\d+)")
 
@@ -81,23 +83,46 @@ def _item(row: Row, cells: ImageCells, seed: str, count: int) -> BenchmarkItem:
     return BenchmarkItem(task, options, kind, labels, seed, variant, columns=plain_columns(row))
 
 
-def grade(item: BenchmarkItem, response: Response) -> float:
-    """The authors' rule: floats to 0.001, letters equal, texts contained in the gold one.
+def grade_official(item: BenchmarkItem, response: Response) -> float:
+    """The authors' rule: floats to 0.001, letters equal, texts that hold the gold one."""
+    return grade(item, response, lambda said, gold: _holds(said, gold))
 
-    Containment takes whole words only, so that neither an empty answer nor a letter passes.
+
+def grade_vlmevalkit(item: BenchmarkItem, response: Response) -> float:
+    """As `grade_official`, but texts are to be held by the gold one."""
+    return grade(item, response, lambda said, gold: _holds(gold, said))
+
+
+def grade_paper(item: BenchmarkItem, response: Response) -> float:
+    """The reward's rules on the answer block, with the benchmark's own tolerance for floats."""
+    if item.answer_type == "float" and response.answer is not None:
+        given, right = float_in(response.answer), as_float(item.task.answer)
+        if given is not None and right is not None and abs(given - right) <= TOLERANCE:
+            return 1.0
+    return grade_by_rules(item, response)
+
+
+def grade(item: BenchmarkItem, response: Response, fits: Callable[[str, str], bool]) -> float:
+    """By the type of the answer; `fits` says whether a text is right. Without an answer block, the
+    last line is taken, as the authors do where there is no json.
     """
     answer, gold = short_answer(response.stated), item.task.answer
+    if response.answer is None:
+        answer = answer.strip().rpartition("\n")[2]
     if item.answer_type == "float":
         given, right = as_float(answer), as_float(gold)
+        given = float_in(answer) if given is None else given
         if given is None or right is None:
             return 0.0
         return float(abs(given - right) <= TOLERANCE)
     if item.answer_type == "multiple choice":
         return grade_answer(answer, gold, "choice", item.options)
-    words, gold = answer.strip().lower(), gold.lower()
-    if not words or len(words) > len(gold):
-        return 0.0
-    return float(re.search(rf"(?<!\w){re.escape(words)}(?!\w)", gold) is not None)
+    return float(len(answer) < MAX_ANSWER_CHARS and fits(answer.strip().lower(), gold.lower()))
+
+
+def _holds(text: str, words: str) -> bool:
+    """As whole words, so that neither an empty text nor a letter is in every other."""
+    return bool(words) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
 
 
 def short_answer(text: str) -> str:
@@ -112,7 +137,9 @@ def short_answer(text: str) -> str:
 
 
 def as_float(text: str) -> float | None:
-    """The number of an answer: `5`, `1.2 cm` (what follows a space is a unit), `2pi`, `2π`."""
+    """The number of an answer as the authors read it: `5`, `1.2 cm` (what follows a space is a
+    unit), `2pi`, `2π`. None for any other text, which VLMEvalKit has read by a language model.
+    """
     bare = text.strip().strip("$").replace("π", "pi").replace("\\pi", "pi").partition(" ")[0]
     head, is_pi, tail = bare.partition("pi")
     try:
@@ -123,6 +150,14 @@ def as_float(text: str) -> float | None:
         return factor * math.pi / below if below else None
     except ValueError:
         return None
+
+
+def float_in(text: str) -> float | None:
+    """The value of a formula, or the only number of a sentence."""
+    value = latex_value(text)
+    if value is None and (found := quantity(text, sentence=True)):
+        value = float(found.value) if abs(found.value) < MAX_FLOAT else None
+    return value
 
 
 def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
@@ -144,14 +179,18 @@ def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
     return [average, worst, robustness, *tables]
 
 
-OFFICIAL = Scorer("floats to 0.001, letters, text contained in whole words", grade)
-
 DYNAMATH = Benchmark(
     name="dynamath",
     title="DynaMath",
-    version="1",
+    version="2",
     read=read,
-    scorers={"paper": RULES, "official": OFFICIAL, "vlmevalkit": OFFICIAL},
+    scorers={
+        "paper": Scorer("rules on the answer block, floats to 0.001", grade_paper),
+        "official": Scorer(
+            "floats to 0.001, letters, text that holds the gold one", grade_official
+        ),
+        "vlmevalkit": Scorer("floats to 0.001, letters, text in the gold one", grade_vlmevalkit),
+    },
     metrics=metrics,
     whole_clusters=True,
 )

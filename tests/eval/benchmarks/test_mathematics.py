@@ -94,27 +94,46 @@ def test_dynamath_seed_with_a_lost_variant_is_not_all_right():
 
 
 @pytest.mark.parametrize(
-    ("kind", "gold", "answer", "right"),
+    ("kind", "gold", "answer", "official", "vlmevalkit", "paper"),
     [
-        ("float", "3.5", "3.501", True),
-        ("float", "3.5", "3.5011", False),
-        ("float", "6.2832", "2pi", True),
-        ("float", "6.2832", "2π", True),
-        ("float", "5", "5 cm", True),
-        ("float", "5", '{"solution": "x", "short answer": "5"}', True),
-        ("float", "5", "five", False),
-        ("float", "5", "", False),
-        ("multiple choice", "B", "b", True),
-        ("multiple choice", "B", "A", False),
-        ("text", "July and August", "july", True),
-        ("text", "even", "e", False),
-        ("text", "even", "", False),
-        ("text", "even", "odd", False),
+        ("float", "3.5", "3.501", 1, 1, 1),
+        ("float", "3.5", "3.5011", 0, 0, 0),
+        ("float", "2.0944", "2.094", 1, 1, 1),
+        ("float", "6.2832", "2pi", 1, 1, 1),
+        ("float", "6.2832", "2π", 1, 1, 1),
+        ("float", "1.5708", "\\frac{\\pi}{2}", 1, 1, 1),
+        ("float", "5", "5 cm", 1, 1, 1),
+        ("float", "1234", "1,234", 1, 1, 1),
+        ("float", "0.5", "x = 1/2", 1, 1, 1),
+        ("float", "5", "The answer is 5.", 1, 1, 1),
+        ("float", "5", '{"solution": "x", "short answer": "5"}', 1, 1, 1),
+        ("float", "5", "five", 1, 1, 1),
+        ("float", "3", "3 / 4", 1, 1, 0),  # what follows a space is a unit to the authors
+        ("float", "5", "about 1e999", 0, 0, 0),
+        ("float", "5", "", 0, 0, 0),
+        ("multiple choice", "B", "b", 1, 1, 1),
+        ("multiple choice", "B", "A", 0, 0, 0),
+        # The gold text in the answer, or the answer in the gold text.
+        ("text", "July and August", "july", 0, 1, 0),
+        ("text", "May", "The hottest month is May", 1, 0, 0),
+        ("text", "even", "Even", 1, 1, 1),
+        ("text", "even", "e", 0, 0, 0),
+        ("text", "even", "uneven", 0, 0, 0),
+        ("text", "even", "", 0, 0, 0),
+        ("text", "even", "odd", 0, 0, 0),
     ],
 )
-def test_dynamath_rule(kind, gold, answer, right):
-    official = pick_scorer(DYNAMATH, "official")
-    assert official.grade(item(gold, answer_type=kind), said(answer)) == right
+def test_dynamath_rules(kind, gold, answer, official, vlmevalkit, paper):
+    entry = item(gold, answer_type=kind)
+    grades = {name: s.grade(entry, said(answer)) for name, s in DYNAMATH.scorers.items()}
+    assert grades == {"official": official, "vlmevalkit": vlmevalkit, "paper": paper}
+
+
+def test_dynamath_without_an_answer_block_looks_at_the_last_line():
+    response = Response(None, "There are 3 rows.\n\nThe answer is 5.\n")
+    entry = item("5", answer_type="float")
+    grades = {name: s.grade(entry, response) for name, s in DYNAMATH.scorers.items()}
+    assert grades == {"official": 1, "vlmevalkit": 1, "paper": 0}
 
 
 def test_dynamath_numbers():
