@@ -202,9 +202,10 @@ class _Api:
 
     def tokens(self, params: Params) -> object:
         run, name = self._run(params), _text(params, "run")
-        if name not in self.tokenizers:
-            self.tokenizers[name] = TokenReader(run.reader)
-        return self.tokenizers[name].view(stored_trajectory(run, _ref(params)))
+        reader = self.tokenizers.get(name)
+        if reader is None or not reader.known:  # a checkpoint may have come since
+            reader = self.tokenizers[name] = TokenReader(run.reader)
+        return reader.view(stored_trajectory(run, _ref(params)))
 
     def image(self, params: Params) -> Response:
         """An image as it was shown; its name is its content, so a browser may keep it."""
@@ -216,11 +217,11 @@ class _Api:
 
     def original(self, params: Params) -> Response:
         """The task's own image file, decoded and encoded anew."""
-        images = view_trajectory(self._run(params), _ref(params)).images
+        images = stored_trajectory(self._run(params), _ref(params)).task_images
         k = _number(params, "k")
         if not 0 <= k < len(images):
             raise InputError(f"no image {k}: the task has {len(images)}")
-        data, kind = original_image(images[k].path)
+        data, kind = original_image(images[k])
         return Response(data, media_type=kind, headers=_keep(600))
 
     def film(self, params: Params) -> Response:

@@ -269,7 +269,7 @@ def _num_shown(names: Mapping[str, str], images: Sequence[GivenImage]) -> int:
 
 
 def _view_video(k: int, path: str, facts: VideoFacts, prompt: str) -> GivenVideo:
-    said = re.search(rf"frames? ((?:\d+, )*\d+) of video_clue_{k}\b", prompt)
+    said = re.search(rf"frames? ((?:\d{{1,9}}, )*\d{{1,9}}) of video_clue_{k}\b", prompt)
     first_seen = tuple(map(int, said[1].split(", "))) if said else ()
     return GivenVideo(path, facts.num_frames, facts.fps, first_seen)
 
@@ -282,7 +282,8 @@ def _ref_at(keys: pa.Table, place: int) -> Ref | None:
 
 def _view_group(rows: Sequence[Row], thumbnail: str, has_video: bool) -> GroupView:
     first = rows[0]
-    rewards = pa.array([row["reward"] for row in rows if row["stop"] != "sandbox_lost"])
+    counted = [row["reward"] for row in rows if row["stop"] != "sandbox_lost"]
+    rewards = pa.array(counted, pa.float64())
     return GroupView(
         group=int(str(first["group"])),
         task_id=str(first["task_id"]),

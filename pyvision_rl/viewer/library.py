@@ -55,7 +55,7 @@ class Library:
     def refresh(self) -> None:
         """Look for runs and for what they wrote since."""
         found = [(folder, path) for folder in self._folders for path in _runs_of(folder)]
-        self._names = _name_runs(found)
+        self._names = _name_runs(found, with_folder=len(set(self._folders)) > 1)
         for path in self._names.values():
             index = self._indexes.setdefault(path, RunIndex(RunReader(path)))
             index.refresh()
@@ -108,12 +108,16 @@ def _runs_of(folder: Path) -> list[Path]:
 
 def _find_runs(folder: Path, depth: int) -> Iterator[Path]:
     """Runs with something in them, outer ones first, names in order."""
-    if (folder / CONFIG).is_file() and _has_content(folder):
-        yield folder
-    if depth == 0 or not folder.is_dir():
+    try:
+        is_run = (folder / CONFIG).is_file() and _has_content(folder)
+        inner = sorted(folder.iterdir()) if depth and folder.is_dir() else []
+        inner = [child for child in inner if child.is_dir()]
+    except OSError:  # it has just gone, or is not ours to read
         return
-    for child in sorted(folder.iterdir()):
-        if child.is_dir() and not child.name.startswith(".") and child.name not in _NO_RUNS_IN:
+    if is_run:
+        yield folder
+    for child in inner:
+        if not child.name.startswith(".") and child.name not in _NO_RUNS_IN:
             yield from _find_runs(child, depth - 1)
 
 
@@ -123,16 +127,15 @@ def _has_content(folder: Path) -> bool:
     return has_metrics or (folder / "trajectories").is_dir()
 
 
-def _name_runs(found: Sequence[tuple[Path, Path]]) -> dict[str, Path]:
-    """Paths below the given folder, with that folder's name where it is needed to tell apart."""
-    folders = {folder for folder, _ in found}
+def _name_runs(found: Sequence[tuple[Path, Path]], *, with_folder: bool) -> dict[str, Path]:
+    """Paths below the given folder, with that folder's name where there are several."""
     names: dict[str, Path] = {}
     for folder, path in found:
         if path in names.values():
             continue
         inner = path.relative_to(folder).as_posix()
         name = folder.name if inner == "." else inner
-        if inner != "." and len(folders) > 1:
+        if inner != "." and with_folder:
             name = f"{folder.name}/{inner}"
         while name in names:
             name = f"{name}'"

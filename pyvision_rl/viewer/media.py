@@ -16,7 +16,7 @@ from pyvision_rl.rollout.videos import read_info
 from pyvision_rl.sandbox.video import VideoError, VideoReader
 from pyvision_rl.viewer.looks import VideoFacts
 
-_SIZES = re.compile(r"image_clue_(\d+) is (\d+) x (\d+)")
+_SIZES = re.compile(r"image_clue_(\d{1,6}) is (\d{1,6}) x (\d{1,6})\b")
 _ORIENTATION, _TURNED = 274, (5, 6, 7, 8)
 _MAX_SIDE_PX = 2400
 _LARGE_PX = 1_000_000

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import reduce
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import pyarrow as pa
@@ -25,6 +26,7 @@ _ORDERS: dict[Order, tuple[tuple[str, str], ...]] = {
     "slow": (("seconds", "descending"),),
     "advantage": (("advantage", "descending"),),
 }
+_CALLS = re.compile(r"\d{1,9}\+?")
 _TEXT_COLUMNS = ("question", "answer", "gold", "task_id")
 _KEY = (("phase", "ascending"), ("group", "ascending"), ("index", "ascending"))
 
@@ -38,7 +40,7 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     phase: str = ""
-    step: int | None = None
+    step: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] | None = None
     task: str = ""
     stop: str = ""
     right: Literal["", "yes", "no"] = ""
@@ -107,7 +109,7 @@ def parse_query(values: Mapping[str, str]) -> Query:
         query = msgspec.convert(given, Query, strict=False)
     except msgspec.ValidationError as error:
         raise InputError(f"query {given}: {error}") from error
-    if query.calls and not query.calls.removesuffix("+").isdecimal():
+    if query.calls and not _CALLS.fullmatch(query.calls):
         raise InputError(f"query calls={query.calls}: a number, or a number and + for at least")
     return query
 

@@ -46,11 +46,12 @@ class TokenView:
 
 
 class TokenReader:
-    """Turns ids into text with the tokenizer of a run, looked for once."""
+    """Turns ids into text with the tokenizer of a run, looked for once; `known`: there is one."""
 
     def __init__(self, reader: RunReader) -> None:
         folder = _tokenizer_folder(reader)
         self._tokenizer = Tokenizer.from_file(str(folder / _FILE)) if folder else None
+        self.known = folder is not None
         self._text = lru_cache(maxsize=200_000)(self._decode)
 
     def view(self, trajectory: StoredTrajectory) -> TokenView:
@@ -62,7 +63,7 @@ class TokenReader:
             runs.append(TokenRun(texts, turn.token_ids, ones, turn.logprobs))
             if turn.observation:
                 runs.append(self._given(turn.observation.token_ids))
-        return TokenView(tuple(runs), self._tokenizer is not None)
+        return TokenView(tuple(runs), self.known)
 
     def _given(self, token_ids: Sequence[int]) -> TokenRun:
         runs: list[tuple[int, int]] = []

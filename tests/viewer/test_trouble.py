@@ -2,14 +2,18 @@
 
 import shutil
 import threading
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
-from pyvision_rl.runs import RunFolder
+import pyvision_rl
+from pyvision_rl.runs import GroupRecord, RunFolder
+from pyvision_rl.types import Group, Observation, Reward, StopReason, Task, Trajectory
 from pyvision_rl.viewer.app import make_app, view_routes
 from pyvision_rl.viewer.library import Library
+from pyvision_rl.viewer.media import sizes_in_runtime
 from tests.runs.examples import records
 from tests.viewer.conftest import serving
 
@@ -130,3 +134,56 @@ def test_a_phase_is_a_name_and_no_way_to_other_runs(folder):
     assert viewer.get("/image", params=known | {"phase": "train"}).status_code == 200
     away = known | {"phase": "../../other/images/train"}
     assert viewer.get("/image", params=away).status_code == 404
+
+
+def test_a_folder_that_may_not_be_read_or_has_just_gone(folder, monkeypatch):
+    """As a system's lost+found, and as a run that is deleted while it is looked for."""
+    (folder.parent / "locked").mkdir()
+    entries = Path.iterdir
+
+    def locked(path: Path):
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return entries(path)
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    assert Library([folder.parent]).names == ("a",)
+
+
+def test_a_run_keeps_its_name_when_another_folder_gets_one(tmp_path):
+    write(tmp_path / "first" / "rl")
+    (tmp_path / "second").mkdir()
+    library = Library([tmp_path / "first", tmp_path / "second"])
+    (name,) = library.names
+    write(tmp_path / "second" / "rl")
+    library.refresh()
+    assert library.names == ("first/rl", "second/rl")
+    assert name == "first/rl"
+
+
+def test_numbers_that_a_question_makes_up(folder):
+    """A prompt is text of a data set; Python reads no number of 5,000 digits."""
+    digits = "9" * 5000
+    assert sizes_in_runtime(f"image_clue_0 is {digits} x {digits}", ["gone.png"]) == {}
+    task = Task("t", "?", "", videos=(Path("gone.mp4"),))
+    prompt = Observation((1,), f"You have seen frames 1, {digits} of video_clue_0", (), 0)
+    lost = Trajectory(task, prompt, (), StopReason.SANDBOX_LOST, None)
+    with RunFolder.create(folder, "seed: 0\n", resume=True) as run:
+        group = Group(task, (lost,), (Reward(0.0, 0.0),))
+        run.write_groups(5, "train", [GroupRecord(group, dropped={0: "sandbox_lost"})])
+    viewer = client(folder)
+    (view,) = viewer.get("/api/group?run=a&phase=train&step=5&group=0").json()
+    assert view["videos"][0]["first_seen"] == []
+    (drawn,) = viewer.get("/api/groups?run=a&phase=train&step=5").json()["groups"]
+    assert (drawn["reward_mean"], drawn["reward_std"]) == (0.0, 0.0)
+
+
+def test_a_tokenizer_that_comes_later_is_found(folder):
+    """A run is looked at before its first checkpoint is there."""
+    tokenizer = Path(pyvision_rl.__file__).parent / "model" / "tiny_base" / "tokenizer.json"
+    viewer = client(folder)
+    place = f"/api/tokens?{PLACE}"
+    assert not viewer.get(place).json()["known"]
+    with RunFolder.create(folder, "seed: 0\n", resume=True) as run:
+        run.checkpoints.save(1, lambda to: shutil.copy(tokenizer, to), {})
+    assert viewer.get(place).json()["known"]
