@@ -13,7 +13,16 @@ from types import MappingProxyType
 from typing import Literal
 
 from pyvision_rl.reward import symbolic
-from pyvision_rl.reward.text import FOLDED, Quantity, clean, plain, quantity
+from pyvision_rl.reward.text import (
+    DOUBTS,
+    FOLDED,
+    Quantity,
+    as_latex,
+    clean,
+    plain,
+    quantity,
+    split_unit,
+)
 
 Rule = Literal["auto", "choice", "number", "text", "math", "mra", "set", "sequence"]
 
@@ -25,14 +34,17 @@ MAX_MATH_CHARS = 200
 LETTER = r"(?:\(?(?P<letter>[A-Ja-j])\)?)"
 LETTER_ONLY = re.compile(rf"{LETTER}[.:)]?")
 LETTER_AND_TEXT = re.compile(r"\(?(?P<letter>[A-J])\)?[.:)]\s*(?P<text>\S.*)", re.DOTALL)
-LETTER_SAID = re.compile(
-    r"(?:so |thus,? |therefore,? )?(?:the )?(?:final |correct |right |best )?"
-    r"(?:answer|option|choice)(?: is|:)?:? *(?:option |choice )?"
-    r"[\"'*]*\(?(?P<letter>[A-J])\)?[\"'*]*\.?",
-    re.IGNORECASE,
+SAID = (
+    r"(?i:(?:so |thus,? |therefore,? )?(?:the )?(?:final |correct |right |best )?"
+    r"(?:answer|option|choice)(?: is|:)?:? *(?:option |choice )?[\"'*]*)"
+)
+LETTER_SAID = re.compile(rf"{SAID}\(?(?P<letter>[A-Ja-j])\)?[\"'*]*\.?")
+ANSWER_AND_TEXT = re.compile(
+    rf"(?:{SAID})?\(?(?P<letter>[A-J])\)?(?P<mark>[.:)]\s*|,\s+|\s+-\s+)(?P<text>\S.*)", re.DOTALL
 )
 MATH_MARKS = re.compile(
     r"\\[a-zA-Z]|[\^√π°=]|[0-9)a-z]\s*[-+*/:]\s*[0-9(a-z]|^\(.*,.*\)$|\d\s*[a-z]\b"
+    r"|^\\\{.*,.*\\\}$|^[\[(][^,]*,[^,]*[\])]$"
 )
 PROSE = re.compile(
     r"(?<![\\a-zA-Z])(?!(?:sqrt|frac|sin|cos|tan|log|pi|ln|exp|degrees)\b)[a-zA-Z]{3,}"
@@ -43,7 +55,7 @@ in two the matcher would try every way to share them out."""
 NUMBER_LIST = re.compile(
     r"[\[({]?\s*[0-9]{1,9}(?:(?:\s*[,;]\s*|\s+|\s*and\s*)[0-9]{1,9})*\s*[\])}]?"
 )
-UNITS = re.compile(r"\\(?:mathrm|text)\b|\\degree|\\circ|°|%")
+UNITS = re.compile(r"\\(?:mathrm|text)\b|%")
 MRA_THRESHOLDS = (*(0.5 + step * ((0.95 - 0.5) / 9) for step in range(9)), 0.95)
 """As numpy's linspace(0.5, 0.95, 10) rounds them, on which the official scores depend."""
 
@@ -95,6 +107,7 @@ def route(gold: str, options: Mapping[str, str] = NO_OPTIONS, source: str = "") 
 
 
 def _is_math(text: str) -> bool:
+    text = as_latex(text)
     bare = re.sub(r"\\[a-zA-Z]+|\{[a-zA-Z ]+\}", " ", text)
     if len(text) > MAX_MATH_CHARS or DIGIT_CODE.fullmatch(text):
         return False
@@ -139,9 +152,13 @@ def _answer_letter(answer: str, options: Mapping[str, str]) -> str | None:
     """The letter of the one option that an answer takes; None where it takes none or several."""
     if match := LETTER_ONLY.fullmatch(answer) or LETTER_SAID.fullmatch(answer):
         return match["letter"].upper()
-    if letter := _letter_of_text(answer, options):
+    match = ANSWER_AND_TEXT.fullmatch(answer)
+    # `A, no` is no way to write the option "no", as `A no` is: there A may be an article.
+    if not (match and match["mark"].startswith(",")) and (
+        letter := _letter_of_text(answer, options)
+    ):
         return letter
-    if match := LETTER_AND_TEXT.fullmatch(answer):
+    if match:
         fits = _fits if options else _names_no_other
         return match["letter"] if fits(match["letter"], match["text"], options) else None
     return None
@@ -176,10 +193,16 @@ def _number(answer: str, gold: str, options: Mapping[str, str]) -> bool:
         return _text(answer, gold, options)
     given = quantity(answer, sentence=True)
     if given is None:
-        return _symbolic(answer, gold)
-    if _differ(given.unit, right.unit) or _differ(given.name, right.name):
+        return _symbolic(answer, gold, float(_tolerance(right)))
+    values = [given.value]
+    if {given.unit, right.unit} == {"%", ""}:
+        # A share may be written either way, and the sign be left out.
+        values.append(given.value / 100 if given.unit else given.value * 100)
+    elif _differ(given.unit, right.unit):
         return False
-    return abs(given.value - right.value) <= _tolerance(right)
+    if _differ(given.name, right.name):
+        return False
+    return any(abs(value - right.value) <= _tolerance(right) for value in values)
 
 
 def _differ(one: str, other: str) -> bool:
@@ -203,22 +226,28 @@ def _math(answer: str, gold: str, options: Mapping[str, str]) -> bool:
     return _symbolic(answer, gold)
 
 
-def _symbolic(answer: str, gold: str) -> bool:
-    gold_math, answer_math = _one_formula(gold), _one_formula(answer)
+def _symbolic(answer: str, gold: str, tolerance: float = 0.0) -> bool:
+    (gold_math, gold_unit), (answer_math, answer_unit) = _one_formula(gold), _one_formula(answer)
     if not _is_math(answer_math) and quantity(answer_math) is None:
         return False
-    if UNITS.findall(gold_math) != UNITS.findall(answer_math):
+    if (right := quantity(gold)) is not None:
+        gold_unit = right.unit
+    if _differ(gold_unit, answer_unit) or UNITS.findall(gold_math) != UNITS.findall(answer_math):
         return False
-    return symbolic.is_equal(gold_math, answer_math)
+    # math-verify takes a point or an interval for the set of its two numbers.
+    if gold_math.startswith("(") and answer_math.startswith("\\{"):
+        return False
+    return symbolic.is_equal(gold_math, answer_math, tolerance)
 
 
-def _one_formula(text: str) -> str:
-    """The text without its dollar signs; the only formula of a sentence; empty where ambiguous."""
+def _one_formula(text: str) -> tuple[str, str]:
+    """The text or a sentence's only formula, as LaTeX, and its unit; empty where ambiguous."""
     text = clean(text)
-    if "$" not in text:
-        return text
-    pieces = text.translate(FOLDED).split("$")
-    return pieces[1].strip() if len(pieces) == 3 else ""
+    if "$" in text:
+        pieces = text.translate(FOLDED).split("$")
+        is_said = len(pieces) == 3 and not DOUBTS.search(f"{pieces[0]} {pieces[2]}")
+        text = pieces[1].strip() if is_said else ""
+    return split_unit(as_latex(text).strip())
 
 
 def mean_relative_accuracy(answer: str, gold: str) -> float:

@@ -36,12 +36,13 @@ class SymbolicWorker:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
-    def is_equal(self, gold: str, answer: str) -> bool:
-        """Whether the expressions are equal; False where the comparison took too much.
+    def is_equal(self, gold: str, answer: str, tolerance: float = 0.0) -> bool:
+        """Whether the expressions are equal, or numbers no further apart than `tolerance`; False
+        where the comparison took too much.
 
         Raises PyVisionError where math-verify cannot be started at all.
         """
-        request = json.dumps([gold, answer]).encode() + b"\n"
+        request = json.dumps([gold, answer, tolerance]).encode() + b"\n"
         with self._lock:
             # A worker that something else ended, the system's memory killer say, gets a second try.
             for _ in range(2):
@@ -112,6 +113,8 @@ atexit.register(_worker.close)
 
 
 @lru_cache(maxsize=8192)
-def is_equal(gold: str, answer: str) -> bool:
-    """Whether two LaTeX or plain expressions are equal; blocks for some CPU seconds at worst."""
-    return _worker.is_equal(gold, answer)
+def is_equal(gold: str, answer: str, tolerance: float = 0.0) -> bool:
+    """Whether two LaTeX or plain expressions are equal, or numbers no further apart than
+    `tolerance`; blocks for some CPU seconds at worst.
+    """
+    return _worker.is_equal(gold, answer, tolerance)

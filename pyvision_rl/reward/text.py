@@ -46,46 +46,69 @@ DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 NUMBER = rf"[-+]?(?:{DIGITS})(?:[eE][-+]?[0-9]{{1,3}})?"
 QUANTITY = re.compile(
     rf"{LEAD}(?:(?P<name>[a-z]) ?= ?|= ?|≈ ?|~ ?|about |approximately |approx\. )?[$€£]?"
-    rf"(?P<number>{NUMBER})(?:\s*/\s*(?P<below>[0-9]+))?"
-    r"(?P<unit>\s*(?:%|\\%|°|\^?\{?\\circ\}?|\^\{\\circ\})"
-    r"|\s*[a-zA-Zµ]+(?: [a-zA-Z]+){0,2}(?:\^?[23²³])?(?:/[a-zA-Z]+)?)?",
+    rf"(?P<whole>[-+]?[0-9]{{1,9}}\s+(?=[0-9]+\s*/))?(?P<number>{NUMBER})(?:\s*/\s*(?P<below>[0-9]+))?"
+    r"(?P<unit>\s*(?:\\?%|°(?: ?[CFK])?)"
+    r"|\s*[a-zA-Zµ]+(?: [a-zA-Z]+){0,2}(?:\^?[23])?(?:/[a-zA-Z]+(?:\^?[23])?)?)?",
     re.IGNORECASE,
 )
 NUMBER_IN_SENTENCE = re.compile(rf"(?<![\w.,]){NUMBER}(?![\w^]|[.,][0-9])")
 HEDGES = re.compile(
     r"\b(?:or|and|not|no|never|than|least|most|between|over|under|either|neither|maybe|to|times|"
     r"plus|minus|hundred|thousand|million|billion|trillion|dozen|squared|cubed|pi|"
-    r"half|third|quarter|unknown|none)\b|n't|\?",
+    r"half|halves|thirds?|quarters?|unknown|none)\b|n't|\?",
     re.IGNORECASE,
 )
 SCALES = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|pi|e)s?\b", re.IGNORECASE
 )
-WORDS = {
-    word: number
-    for number, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    )
-}
+DOUBTS = re.compile(
+    r"\b(?:or|not|no|never|than|least|most|either|neither|maybe|unknown|none)\b|n't|\?",
+    re.IGNORECASE,
+)
+"""Words around a formula with which the text does not say that it is the answer."""
+VARIABLE = re.compile(r"[abeijknopqruvwxyz]")
+"""Letters that stand for no unit: `5x` is a formula."""
+NAMES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+fifteen sixteen seventeen eighteen nineteen"""
+WORDS = {word: number for number, word in enumerate(NAMES.split())}
+FIRST_WORD = re.compile(rf"({'|'.join(WORDS)})\b(?!-)", re.IGNORECASE)
+COUNT_WORD = re.compile(rf"\b({'|'.join(WORDS.keys() - {'one'})})\b(?!-)", re.IGNORECASE)
+"""In a sentence "one" may be no count: `the left one`."""
 UNIT_SIGNS = {
-    "circ": "°",
+    "percent": "%",
     "degree": "°",
     "degrees": "°",
-    "percent": "%",
+    "°celsius": "°c",
     "meter": "m",
-    "meters": "m",
-    "metres": "m",
-    "centimeters": "cm",
-    "kilometers": "km",
+    "metre": "m",
+    "centimeter": "cm",
+    "centimetre": "cm",
+    "millimeter": "mm",
+    "millimetre": "mm",
+    "kilometer": "km",
+    "kilometre": "km",
+    "inch": "in",
+    "inche": "in",
+    "foot": "ft",
+    "feet": "ft",
+    "gram": "g",
+    "kilogram": "kg",
+    "liter": "l",
+    "litre": "l",
     "sec": "s",
     "second": "s",
-    "seconds": "s",
-    "minutes": "min",
-    "hours": "h",
+    "minute": "min",
+    "hour": "h",
+    "hr": "h",
     "unit": "",
-    "units": "",
 }
-"""Units that are written in several ways; the others must be spelled alike."""
+"""Units that are written in several ways; the others must be spelled alike, but for a last s."""
+POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+UNIT_IN_BRACES = r"\\(?:text|textrm|textnormal|mathrm|rm|mbox)\s*\{([^{}]*)\}"
+TRAILING_UNIT = re.compile(
+    rf"(?P<formula>[^ ~].*?)(?:[ ~]|\\[,;: ])*{UNIT_IN_BRACES}(?P<power>\^\{{?[23]\}}?)?"
+)
+MATH_SIGNS = str.maketrans({"π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge "})
 
 
 @dataclass(frozen=True)
@@ -140,19 +163,50 @@ def plain(text: str) -> str:
     return re.sub(r"^(?:the|an|a) (?=\S)", "", text)
 
 
+def without_latex(text: str) -> str:
+    """Numbers and units as plain text has them: `1,200 cm^2` of `1{,}200\\,\\text{cm}^2`."""
+    text = re.sub(r"(?<=[0-9])(?:\{,\}|,?\\[,!])(?=[0-9]{3}(?![0-9]))", ",", text)
+    text = re.sub(UNIT_IN_BRACES, lambda unit: " " + unit[1].replace("~", " "), text)
+    text = re.sub(r"\s*\^?\{?\s*\\(?:circ|degree)\s*\}?", "°", text)
+    text = re.sub(r"(?<=[a-zA-Z])\s*/\s*(?=[a-zA-Z])", "/", text)
+    text = text.replace("\\$", "$").replace("²", "^2").replace("³", "^3")
+    return " ".join(re.sub(r"\\[,;:! ]", " ", text).split())
+
+
+def as_latex(formula: str) -> str:
+    """A formula with its signs as LaTeX has them: `2\\sqrt{3}` of `2√3` and `2 sqrt(3)`."""
+    formula = formula.translate(MATH_SIGNS)
+    formula = re.sub(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi ", formula)
+    root = r"(?:\\sqrt|(?<![a-zA-Z\\])sqrt|√)"
+    formula = re.sub(rf"{root}\s*\(([^()]*)\)", r"\\sqrt{\1}", formula)
+    return re.sub(r"√\s*([0-9]+(?:\.[0-9]+)?|[a-zA-Z])", r"\\sqrt{\1}", formula)
+
+
+def split_unit(formula: str) -> tuple[str, str]:
+    """A formula and the unit that stands behind it in braces: `2\\pi\\text{ cm}`."""
+    match = TRAILING_UNIT.fullmatch(formula)
+    if match is None or HEDGES.search(match[2]) or re.search(r"[^a-zA-Z/ ~]", match[2]):
+        return formula, ""
+    return match["formula"], _unit(match[2].replace("~", " ") + (match["power"] or ""))
+
+
 def quantity(text: str, sentence: bool = False) -> Quantity | None:
-    """The number that a text is: `5`, `1,200 km`, `x = 3/4`, `seven`, `12%`.
+    """The number that a text is: `5`, `1,200 km`, `x = 3/4`, `1 1/2`, `seven`, `12\\%`.
 
     With `sentence`, also the only number of a short sentence that does not hedge.
     """
     text = clean(text)
     if len(text) > MAX_QUANTITY_CHARS:
         return None
-    if text.casefold() in WORDS:
-        return Quantity(Fraction(WORDS[text.casefold()]))
+    text = without_latex(text)
+    if word := FIRST_WORD.match(text):
+        text = f"{WORDS[word[1].casefold()]}{text[word.end() :]}"
     match = QUANTITY.fullmatch(text)
-    if match and not HEDGES.search(match["unit"] or "") and not SCALES.search(match["unit"] or ""):
-        return _quantity(match["number"], match["below"], match["unit"], match["name"])
+    unit = (match["unit"] or "") if match else ""
+    if match and not (HEDGES.search(unit) or SCALES.search(unit)):
+        if VARIABLE.fullmatch(unit.strip()):
+            return None
+        return _quantity(match["number"], match["below"], unit, match["name"], match["whole"])
     return _of_sentence(text) if sentence else None
 
 
@@ -161,6 +215,8 @@ def _of_sentence(text: str) -> Quantity | None:
     is_prose = re.search(r"[a-zA-Z]{2,} [a-zA-Z]", text) and not re.search(r"[\\^]", text)
     if not is_prose or HEDGES.search(text) or SCALES.search(text):
         return None
+    if not re.search("[0-9]", text):
+        text = COUNT_WORD.sub(lambda word: str(WORDS[word[1].casefold()]), text)
     numbers = NUMBER_IN_SENTENCE.findall(text)
     if len(numbers) != 1 or re.search("[0-9]", text.replace(numbers[0], "", 1)):
         return None
@@ -168,14 +224,28 @@ def _of_sentence(text: str) -> Quantity | None:
 
 
 def _quantity(
-    number: str, below: str | None = None, unit: str | None = None, name: str | None = None
+    number: str, below: str | None = None, unit: str = "", name: str | None = None, whole: str = ""
 ) -> Quantity | None:
     if below is not None and not int(below):
         return None
     value = Fraction(number.replace(",", "")) / (int(below) if below else 1)
+    if whole:
+        value = int(whole) + (-value if whole.startswith("-") else value)
     num_decimals = len(re.split("[eE]", number)[0].partition(".")[2])
-    unit = re.sub(r"[\\{}^\s]", "", unit or "").casefold()
-    return Quantity(value, num_decimals, UNIT_SIGNS.get(unit, unit), (name or "").casefold())
+    return Quantity(value, num_decimals, _unit(unit), (name or "").casefold())
+
+
+def _unit(written: str) -> str:
+    """One spelling for each unit: `cm2` for `cm^{2}` and `square centimeters`."""
+    words = re.sub(r"[\\{}^]", "", written).casefold().split()
+    power = POWERS.get(words[0], "") if len(words) > 1 else ""
+    name = "".join(words[1:] if power else words)
+    if name[:-1].isalpha() and name[-1:] in ("2", "3"):
+        name, power = name[:-1], name[-1]
+    if len(name) > 2 and name.isalpha():
+        name = name.removesuffix("s")
+    name = UNIT_SIGNS.get(name, name)
+    return name + power if name else ""
 
 
 OPTION_MARKS = (
