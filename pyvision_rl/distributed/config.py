@@ -75,6 +75,11 @@ class DistributedConfig(RLConfig):
                 f"policy.lora.rank: {self.policy.lora.rank}; on verl all weights are trained, "
                 "adapters are for the embedded engine"
             )
+        if self.engine == "verl" and self.verl.flash_attention and self.policy.dtype == "float32":
+            raise ConfigError(
+                "verl.flash_attention: computes in bfloat16 only, policy.dtype is float32; "
+                "change one of them"
+            )
 
     def embedded(self) -> RLConfig:
         """The run alone, as the embedded engine takes it and records it."""

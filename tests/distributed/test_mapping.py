@@ -77,6 +77,10 @@ def test_a_row_longer_than_a_micro_batch_still_fits_in_one():
             ["--verl.sequence_parallel=2", "--verl.flash_attention=false"],
             "verl.sequence_parallel: above 1 only with flash_attention",
         ),
+        (
+            ["--engine=verl", "--policy.dtype=float32"],
+            "verl.flash_attention: computes in bfloat16 only, policy.dtype is float32",
+        ),
         (["--engine=ray"], "engine"),
     ],
 )
