@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from pyvision_rl.eval.benchmarks.item import (
 )
 from pyvision_rl.eval.benchmarks.metrics import by_label, mean_metric, scored
 from pyvision_rl.eval.benchmarks.options import by_letter, with_options
+from pyvision_rl.eval.benchmarks.scorers import grade_by_rules
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns, text_list
 from pyvision_rl.eval.intervals import stratified_ci95
-from pyvision_rl.reward.rules import MRA_THRESHOLDS
+from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, MRA_THRESHOLDS
 from pyvision_rl.types import Task
 
 DIRECTIONS = tuple(f"object_rel_direction_{level}" for level in ("easy", "medium", "hard"))
@@ -32,6 +34,7 @@ NUMBER_TYPES = (
     "object_size_estimation",
     "room_size_estimation",
 )
+NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
 PAPER_THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 
 
@@ -120,10 +123,13 @@ def grade_official(item: BenchmarkItem, response: Response) -> float:
 
 
 def grade_paper(item: BenchmarkItem, response: Response) -> float:
-    """As `grade_official`, with `<` and the thresholds 0.5 + 0.05 i of PyVision-RL's code."""
-    if item.answer_type == "choice" or response.answer is None:
-        return grade_official(item, response) if response.answer is not None else 0.0
-    answer = first_word(response.answer)
+    """The reward's rules for options; for numbers the first one in the answer block, with `<` and
+    the thresholds 0.5 + 0.05 i of PyVision-RL's code.
+    """
+    if response.answer is None or item.answer_type == "choice":
+        return grade_by_rules(item, response)
+    number = NUMBER.search(response.answer[:MAX_ANSWER_CHARS])
+    answer = number[0].replace(",", "") if number else ""
     return relative_accuracy(
         answer, item.task.answer, PAPER_THRESHOLDS, lambda error, limit: error < limit
     )
@@ -163,10 +169,10 @@ OFFICIAL = Scorer("first word, MRA with <=", grade_official)
 VSIBENCH = Benchmark(
     name="vsibench",
     title="VSI-Bench",
-    version="1",
+    version="2",
     read=read,
     scorers={
-        "paper": Scorer("answer block, MRA with <", grade_paper),
+        "paper": Scorer("rules on the answer block, its first number, MRA with <", grade_paper),
         "official": OFFICIAL,
         "vlmevalkit": OFFICIAL,
     },

@@ -42,10 +42,13 @@ def read(source: Source) -> list[BenchmarkItem]:
     """The items of test_questions.jsonl, of a table, or of the original folder of json files.
 
     A folder with both is read by `source.option_order`: "file" takes the json files as they are,
-    the right option always first, which is for reproduction only.
+    the right option always first, which is for reproduction only. Raises InputError for a split of
+    such a folder: it has none.
     """
     folder = source.path
     has_json = folder.is_dir() and any((folder / name).is_dir() for name in CATEGORIES)
+    if has_json and source.split:
+        raise InputError(f"{folder}: the original V* folder has no splits, so no {source.split!r}")
     if has_json and (source.option_order == "file" or not (folder / QUESTIONS).is_file()):
         return _from_folder(source)
     if has_json:

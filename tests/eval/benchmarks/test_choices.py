@@ -56,6 +56,11 @@ def test_vstar_in_file_order_is_always_a(tmp_path):
     assert {entry.task.answer for entry in items} == {"A"}
 
 
+def test_the_original_vstar_folder_has_no_splits(tmp_path):
+    with pytest.raises(InputError, match="folder has no splits, so no 'relative_position'"):
+        read_items(VSTAR, source(vstar_folder(tmp_path, 2), split="relative_position"))
+
+
 def test_vstar_questions_keep_their_order_and_ids_of_both_kinds(tmp_path):
     vstar_folder(tmp_path, 2)
     text = "What is the colour?\n(A) red\n(B) blue\nAnswer with the option's letter."

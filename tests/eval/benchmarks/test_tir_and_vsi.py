@@ -141,6 +141,8 @@ def test_tir_rows(tmp_path):
         ("4", "4", 1.0, 1.0),
         ("4", "4.", 1.0, 1.0),
         ("4", "4 chairs", 1.0, 1.0),
+        ("4", "about 4.0 m", 0.0, 1.0),  # the first word only, or the first number
+        ("1200", "1,200", 0.0, 1.0),
         ("4", "9", 0.0, 0.0),
         ("4", "many", 0.0, 0.0),
         ("4", "", 0.0, 0.0),
@@ -168,6 +170,14 @@ def test_vsi_letters_are_the_first_word():
     entry = item("B", answer_type="choice", options={"A": "x", "B": "y"})
     official = pick_scorer(VSIBENCH, "official")
     assert [official.grade(entry, said(text)) for text in ("b.", "B. y", "y", "A")] == [1, 1, 0, 0]
+
+
+def test_vsi_options_by_the_rules_under_the_papers_protocol():
+    entry = item("B", answer_type="choice", options={"A": "left", "B": "right"})
+    paper = pick_scorer(VSIBENCH, "paper")
+    texts = {"B": 1, "(B)": 1, "right": 1, "B. right": 1, "The answer is B": 1, "left": 0, "A": 0}
+    assert {text: paper.grade(entry, said(text)) for text in texts} == texts
+    assert paper.grade(entry, Response(None, "B")) == 0
 
 
 def test_vsi_overall_is_the_mean_of_tasks_with_directions_as_one():
