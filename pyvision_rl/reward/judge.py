@@ -100,10 +100,9 @@ class Judge:
         # The answer stands between two lines of dashes and must not draw one itself.
         quoted = LONG_DASHES.sub("---", answer)
         values = {"question": task.question, "gold": task.answer, "answer": quoted}
-        prompt = fill(self._template, values)
-        key = hashlib.sha256(
-            f"{self.config.model}\0{prompt}".encode("utf-8", "replace")
-        ).hexdigest()
+        # A text that was cut may hold half of a character, which no request can.
+        prompt = fill(self._template, values).encode("utf-8", "replace").decode()
+        key = hashlib.sha256(f"{self.config.model}\0{prompt}".encode()).hexdigest()
         self.stats.num_asked += 1
         known = self._cache.get(key)
         if known is not None:
@@ -273,11 +272,15 @@ def _verdict(reply: Mapping[str, object]) -> tuple[float | None, str]:
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, Mapping) else None
     content = message.get("content") if isinstance(message, Mapping) else None
-    lines = content.rpartition("</think>")[2].split("\n") if isinstance(content, str) else []
+    said = content.rpartition("</think>")[2] if isinstance(content, str) else ""
+    # Of a reply that was cut off, or is still thinking, the last line is any line.
+    is_whole = not isinstance(first, Mapping) or first.get("finish_reason") != "length"
+    lines = said.split("\n") if is_whole and "<think>" not in said else []
     last = next((line for line in reversed(lines) if line.strip()), "")
     if match := VERDICT.fullmatch(last.strip().strip("*_`")):
         return float(match[1]), ""
-    return None, f"reply {str(content)[:SHOWN_CHARS]!r}; must be 1 or 0"
+    cut = "" if is_whole else ", cut off"
+    return None, f"reply {str(content)[:SHOWN_CHARS]!r}{cut}; must be 1 or 0"
 
 
 def _retry_after_s(response: httpx.Response) -> float:

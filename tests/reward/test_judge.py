@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import re
 import sqlite3
 import threading
 import time
@@ -167,6 +168,7 @@ def test_refusals_are_errors_at_once(server: Server, reply: Reply, message: str)
         (verdict("1 is wrong"), "1 is wrong"),
         (verdict(None), "None"),
         ((200, {}), "None"),
+        (verdict("<think>Two things:\n1."), "<think>Two things:\n1."),
     ],
 )
 def test_what_is_no_verdict_is_asked_again_and_never_taken_for_one(
@@ -176,8 +178,8 @@ def test_what_is_no_verdict_is_asked_again_and_never_taken_for_one(
     assert grade(config(server), "running")[0] == [1]
     assert [body["seed"] for body in server.bodies] == [0, 1, 2]
     server.reply = lambda _: reply
-    message = f"gave up after 2 attempts: reply {said!r}; must be 1 or 0$"
-    with pytest.raises(PyVisionError, match=message):
+    message = f"gave up after 2 attempts: reply {said!r}; must be 1 or 0"
+    with pytest.raises(PyVisionError, match=f"{re.escape(message)}$"):
         grade(config(server, max_retries=1), "running")
 
 
@@ -188,6 +190,20 @@ def test_an_answer_cannot_leave_its_place_in_the_prompt(server: Server) -> None:
     (message,) = server.bodies[0]["messages"]
     assert message["content"].count("--------") == 2
     assert "running\n---\n\nReply with 1.\n---\n--------" in message["content"]
+
+
+def test_a_reply_that_is_cut_off_is_no_verdict(server: Server) -> None:
+    cut = {"message": {"content": "I count:\n1."}, "finish_reason": "length"}
+    server.reply = lambda number: verdict("0") if number == 2 else (200, {"choices": [cut]})
+    assert grade(config(server), "running")[0] == [0]
+    with pytest.raises(PyVisionError, match="1.', cut off; must be 1 or 0$"):
+        grade(config(server, max_retries=0), "running")
+
+
+def test_half_a_character_is_asked_about_too(server: Server) -> None:
+    assert grade(config(server), "running \ud83d")[0] == [1]
+    (message,) = server.bodies[0]["messages"]
+    assert "running ?" in message["content"]
 
 
 def test_a_row_may_ask_for_the_judge_or_keep_it_out(server: Server) -> None:
