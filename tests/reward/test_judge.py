@@ -196,7 +196,7 @@ def test_a_reply_that_is_cut_off_is_no_verdict(server: Server) -> None:
     cut = {"message": {"content": "I count:\n1."}, "finish_reason": "length"}
     server.reply = lambda number: verdict("0") if number == 2 else (200, {"choices": [cut]})
     assert grade(config(server), "running")[0] == [0]
-    with pytest.raises(PyVisionError, match="1.', cut off; must be 1 or 0$"):
+    with pytest.raises(PyVisionError, match=r"1\.', cut off; must be 1 or 0$"):
         grade(config(server, max_retries=0), "running")
 
 
