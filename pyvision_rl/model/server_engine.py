@@ -147,4 +147,5 @@ def restore_stop(choice: Mapping[str, object], text: str, stop: Sequence[str]) -
 def _content(choice: Mapping[str, object]) -> str:
     message = choice.get("message")
     content = message.get("content") if isinstance(message, Mapping) else None
-    return content if isinstance(content, str) else ""
+    # A server that cuts a text may leave half of a character, which has no tokens.
+    return content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""

@@ -119,6 +119,12 @@ def test_a_server_that_runs_past_the_stop_is_cut_there(chat, address, codec):
     assert call.text == CALL
 
 
+def test_half_a_character_is_replaced(chat, address, codec):
+    chat.write = lambda messages: "a \ud83d"
+    (done,) = complete(config_of(address), codec, [Context("t", codec.prompt("hi", []))])
+    assert done.text == "a ?"
+
+
 def test_which_stop_string_ended_a_text():
     stop = ("</code>", "END")
     assert restore_stop({"stop_reason": "END", "finish_reason": "stop"}, "a", stop) == "aEND"
