@@ -11,6 +11,7 @@ from pyvision_rl.cli.main import main
 from pyvision_rl.cli.parse import split_dry_run
 from tests.http import ChatServer, served, unused_address
 
+ON_VERL = ("--engine", "verl", "--verl.flash_attention", "false")
 NEEDED = ("--policy.model", "m", "--data", "none.json", "--out", "o")
 
 
@@ -218,3 +219,42 @@ def test_what_a_dry_run_finds_wrong(run, tasks, traces, tmp_path, shipped_ablati
         code, (line,) = run(*words, "--dry-run", "--memory-gb", "64")
         assert code == (1 if "ConnectError" in message else 2)
         assert message in line
+
+
+def test_a_dry_run_on_verl(run, tasks, tmp_path, monkeypatch, capsys):
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps([{"id": "a", "question": "?", "answer": "7", "image_path": "no"}]))
+    mixture = tmp_path / "mixture.yaml"
+    mixture.write_text(f"- {{data: {tasks.name}}}\n")
+    words = ["rl", "--policy.model", "tiny", "--out", "o", *ON_VERL, "--dry-run", "--data"]
+    for data in (tasks, mixture):
+        monkeypatch.setattr(sys, "argv", ["pyvision-rl", *words, str(data)])
+        assert main() == 0
+        shown = capsys.readouterr().out
+        assert f"{data}: 1 tasks, 1 images" in shown
+        assert "  trainer.n_gpus_per_node=8\n" in shown
+        assert shown.splitlines()[-1].startswith("out: o, ")
+        assert shown.splitlines()[-1].endswith(" a new run")
+    code, (line,) = run(*words, str(broken))
+    assert (code, line) == (2, "pyvision-rl: rl: this would not run as it is; see above")
+    assert run(*words, str(tasks), "--policy.model", "/none")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--agent.rollout.prompt", "no.txt"], "no.txt"),
+        (["--out", "file"], "file: cannot be written"),
+        (["--out", "run"], "run: holds another run"),
+        (["--memory-gb", "80"], "memory_gb: on verl no memory is estimated"),
+    ],
+)
+def test_what_a_dry_run_on_verl_finds_wrong(run, tasks, tmp_path, words, message):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 5\n")
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    asked = ["rl", "--policy.model", "tiny", "--data", str(tasks), "--out", "o", *ON_VERL]
+    code, (line,) = run(*asked, *words, "--dry-run")
+    assert code == 2
+    assert message in line

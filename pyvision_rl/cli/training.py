@@ -16,6 +16,7 @@ from pyvision_rl.cli.parse import (
 
 if TYPE_CHECKING:
     from pyvision_rl.distributed.config import DistributedConfig
+    from pyvision_rl.preflight.options import DryRunConfig
 
 
 def quickstart(arguments: list[str]) -> int:
@@ -74,7 +75,7 @@ def rl(arguments: list[str]) -> int:
     options, arguments = split_dry_run(arguments)
     config = parse_config("rl", DistributedConfig, arguments)
     if config.engine == "verl":
-        return _rl_on_verl(config, options.dry_run)
+        return _rl_on_verl(config, options)
     run = config.embedded()
     if is_dry_run("rl", run, options):
         return 0
@@ -88,17 +89,14 @@ def rl(arguments: list[str]) -> int:
     return 0
 
 
-def _rl_on_verl(config: DistributedConfig, is_dry: bool) -> int:
+def _rl_on_verl(config: DistributedConfig, options: DryRunConfig) -> int:
     """The run on many GPUs, or what verl would be told."""
     from pyvision_rl.console import say, stage
 
-    if is_dry:
-        from pyvision_rl.distributed.dry_run import dry_run
+    if options.dry_run:
+        from pyvision_rl.preflight.dry_verl import dry_run_verl
 
-        lines, ok = dry_run(config)
-        for line in lines:
-            say(line)
-        return 0 if ok else 2
+        return show_dry_run("rl", dry_run_verl(config, options.memory_gb))
     try:
         from pyvision_rl.distributed.launch import train_on_verl
     except ModuleNotFoundError as error:

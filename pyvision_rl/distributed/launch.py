@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,17 +16,23 @@ from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import RayError, RayTaskError
 from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
-from pyvision_rl.data.readers import read_tasks
+from pyvision_rl.data.mixture import open_task_sets
 from pyvision_rl.distributed.compose import compose_config, first_line
 from pyvision_rl.distributed.config import MAY_CHANGE as VERL_MAY_CHANGE
 from pyvision_rl.distributed.config import DistributedConfig
 from pyvision_rl.distributed.learner import VerlLearner
+from pyvision_rl.distributed.mapping import model_path, resolve_base
 from pyvision_rl.distributed.players import go_to, open_players
 from pyvision_rl.errors import ConfigError, PyVisionError
+from pyvision_rl.model.loading import check_architecture
 from pyvision_rl.reward.declared import OwnRule, own_rules, register_rule
 from pyvision_rl.rl.train import MAY_CHANGE, OnStep, run_loop
+from pyvision_rl.rollout.prompts import load_template
+from pyvision_rl.rollout.setup import load_setup
 from pyvision_rl.runs import MetricRow, RunFolder, RunReader
 from pyvision_rl.runs.config import dump_config
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
 """Between looks into the run folder."""
@@ -32,6 +40,8 @@ CPUS_PER_GPU = 3
 """CPUs that verl reserves beside each GPU; Ray only counts them."""
 OTHER_CPUS = 4
 """CPUs for the processes that are there once: runner, queue, reward."""
+REACH_S = 10.0
+"""For the head of a Ray cluster to take a connection; Ray itself tries for many minutes."""
 FAILURE = "failure.txt"
 """What the run folder keeps of an error that is not one of ours."""
 
@@ -42,21 +52,19 @@ def train_on_verl(config: DistributedConfig, on_step: OnStep) -> Path:
     Goes on where the run folder stands. Raises PyVisionError in one line; for an error of verl's
     the whole trace is in the run folder.
     """
-    read_tasks(config.data, image_root=config.image_root or None)
+    config = resolve_base(config)
+    _check(config)
     verl_config = compose_config(config)
     out = Path(config.out)
     _claim(config, out)
-    shown = {_name(row) for row in RunReader(out).metrics()}
+    follower = Follower(out, on_step)
     with _cluster(verl_config):
         runner = ray.remote(Runner).remote()
         run = runner.run.remote(config, verl_config, Path.cwd(), own_rules())
         done: list[object] = []
         while not done:
             done, _ = ray.wait([run], timeout=POLL_S)
-            new = [row for row in RunReader(out).metrics() if _name(row) not in shown]
-            for row in new:
-                on_step(row.step, row.values)
-            shown.update(map(_name, new))
+            follower.tell()
         try:
             return ray.get(run)
         except RayError as error:
@@ -84,7 +92,7 @@ class Runner:
         go_to(folder)
         for name, grade in rules.items():
             register_rule(name, grade)
-        tasks = read_tasks(config.data, image_root=config.image_root or None)
+        tasks = open_task_sets(config.data, config.image_root or None)
         tq.init(verl_config.transfer_queue)
         try:
             learner = VerlLearner(config, verl_config)
@@ -99,6 +107,38 @@ def _ignore(step: int, metrics: object) -> None:
     """Progress is read from the run folder."""
 
 
+class Follower:
+    """Says what the run folder got since the last look: steps, and warnings, which the runner says
+    to nobody."""
+
+    def __init__(self, out: Path, on_step: OnStep) -> None:
+        self.reader = RunReader(out)
+        self.on_step = on_step
+        self.steps = {_name(row) for row in self.reader.metrics()}
+        self.warnings = {(said.step, said.text) for said in self.reader.warnings()}
+
+    def tell(self) -> None:
+        """Say what is new."""
+        for row in self.reader.metrics():
+            if _name(row) not in self.steps:
+                self.steps.add(_name(row))
+                self.on_step(row.step, row.values)
+        for said in self.reader.warnings():
+            if (said.step, said.text) not in self.warnings:
+                self.warnings.add((said.step, said.text))
+                logger.warning(said.text)
+
+
+def _check(config: DistributedConfig) -> None:
+    """Raise InputError for files that every machine would only miss minutes later."""
+    open_task_sets(config.data, config.image_root or None)
+    check_architecture(model_path(config))
+    rollout = config.agent.rollout
+    load_template(rollout.prompt)
+    load_template(rollout.video.template)
+    load_setup(rollout.setup)
+
+
 def _claim(config: DistributedConfig, out: Path) -> None:
     """Refuse a folder that is not this run's before anything is started."""
     RunFolder.create(out, dump_config(config), resume=True, may_change=ANEW).close()
@@ -110,6 +150,7 @@ def _cluster(config: DictConfig) -> Iterator[None]:
     options = OmegaConf.to_container(config.ray_kwargs.ray_init)
     variables = {**get_ppo_ray_runtime_env(config)["env_vars"], "TRANSFER_QUEUE_ENABLE": "1"}
     options["runtime_env"] = {"env_vars": variables | options["runtime_env"].get("env_vars", {})}
+    _check_address(options.get("address", ""))
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -119,6 +160,17 @@ def _cluster(config: DictConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise ConfigError where `host:port` takes no connection; any other form is Ray's to find."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"verl.ray_address: {address}: cannot be reached ({error})") from error
 
 
 def _check_resources(config: DictConfig) -> None:

@@ -6,7 +6,7 @@ Knows verl's names only; nothing of verl is imported, so that a dry run can show
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -43,9 +43,16 @@ def verl_settings(config: DistributedConfig) -> dict[str, Setting]:
     }
 
 
+def resolve_base(config: DistributedConfig) -> DistributedConfig:
+    """The run with the checkpoint itself as its base: where a run folder is named, its newest one
+    may be another when this run is resumed. Raises InputError where that folder has none.
+    """
+    return replace(config, policy=replace(config.policy, model=resolve_model(config.policy.model)))
+
+
 def model_path(config: DistributedConfig) -> str:
     """The checkpoint to start from: an absolute folder, the same on every machine, or a hub id."""
-    model = checkpoint_folder(resolve_model(config.policy.model))
+    model = checkpoint_folder(config.policy.model)
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
