@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -88,4 +89,6 @@ class ChatServer:
             text, finish = text[:room], "length"
         message = {"role": "assistant", "content": text}
         reply = {"choices": [{"message": message, "finish_reason": finish}]}
-        return JSONResponse(reply | ({"usage": self.usage} if self.usage else {}))
+        # Escaped, so that half of a character can be sent.
+        body = json.dumps(reply | ({"usage": self.usage} if self.usage else {}))
+        return Response(body, media_type="application/json")
