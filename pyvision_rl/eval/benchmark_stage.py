@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -142,10 +143,9 @@ def resolve(config: BenchmarkConfig) -> BenchmarkConfig:
 
 def load_items(config: BenchmarkConfig) -> list[BenchmarkItem]:
     """The items to play, embedded images written to the cache."""
-    cache = config.image_cache or Path(config.out).absolute().parent / "benchmark_images"
     source = Source(
         path=Path(config.data),
-        cache=ImageCache(Path(cache)),
+        cache=ImageCache(Path(config.image_cache or default_cache(config.out))),
         split=config.split,
         media_root=Path(config.media_root) if config.media_root else None,
         limit=config.limit,
@@ -165,13 +165,22 @@ def load_items(config: BenchmarkConfig) -> list[BenchmarkItem]:
     return items
 
 
+def default_cache(out: str) -> str:
+    """Folder beside a run for embedded images; relative where `out` is: the images of an item, by
+    whose paths it is known again, are then the same wherever all of it is moved to.
+    """
+    cache = Path(out).absolute().parent / "benchmark_images"
+    return str(cache) if Path(out).is_absolute() else os.path.relpath(cache)
+
+
 async def run_benchmark(
     config: BenchmarkConfig, on_item: OnTask, agent: Agent | None = None
 ) -> BenchmarkResult:
     """Play what is not played yet, then score everything; an `agent` that is open already is used.
 
     Finished items are kept at once. With all of them there, only the scoring is done: the protocol
-    may change between calls. Raises PyVisionError; what was finished stays.
+    may change between calls, the rows of finished items may not. Raises PyVisionError; what was
+    finished stays.
     """
     if config.tool == "both":
         raise ConfigError("run_benchmark: plays one run; ablate_tool plays both")
@@ -182,6 +191,7 @@ async def run_benchmark(
         Path(config.out), dump_config(config), resume=True, may_change=MAY_CHANGE
     ) as run:
         store = ItemStore(run, config.benchmark)
+        store.check(item.task for item in items)
         left = [item for item in items if item.id not in store.done]
         progress = Progress(on_item, len(items) - len(left), len(items))
         if left:

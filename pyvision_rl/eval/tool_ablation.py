@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from pyvision_rl.eval.benchmark_stage import BenchmarkConfig, run_benchmark
+from pyvision_rl.eval.benchmark_stage import BenchmarkConfig, default_cache, run_benchmark
 from pyvision_rl.eval.compare import CompareConfig, Pair, compare_runs
 from pyvision_rl.eval.evaluate import OnTask
 from pyvision_rl.eval.result import BenchmarkResult
@@ -21,7 +21,7 @@ async def ablate_tool(
     OUT/tool_ablation.png.
     """
     folder = Path(config.out)
-    cache = config.image_cache or str(folder.absolute().parent / "benchmark_images")
+    cache = config.image_cache or default_cache(config.out)
     runs = {"without": folder / "without_tool", "with": folder / "with_tool"}
     without = replace(config, tool="without", out=str(runs["without"]), image_cache=cache)
     plain = await run_benchmark(without, on_item, agent)

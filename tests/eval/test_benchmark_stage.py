@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -189,6 +190,37 @@ def test_a_finished_run_is_only_scored_again(chat, url, tmp_path):
     assert lenient.scorer == "letter or words of an option found in the answer"
 
 
+def test_rows_that_change_under_a_run_are_not_scored(chat, url, tmp_path):
+    chat.write = guessing
+    data = table(tmp_path)
+    config = config_of(data, tmp_path / "run", url, limit=4)
+    assert run(config).main.value == 0.5
+    before = data.read_text()
+    for old, new in (("\tA\tdirect", "\tB\tdirect"), ("Which colour?", "What colour?")):
+        data.write_text(before.replace(old, new))
+        with pytest.raises(InputError, match="task 0 was played with another question, answer or"):
+            run(replace(config, protocol="official"))
+    # A row that was not played yet may change.
+    data.write_text(before.replace("\n5\tWhich", "\n5\tWhat"))
+    assert run(replace(config, limit=0)).num_items == 6
+    assert len(chat.bodies) == 6
+
+
+def test_a_run_with_its_data_may_be_moved(chat, url, tmp_path, monkeypatch):
+    chat.write = guessing
+    (tmp_path / "old").mkdir()
+    table(tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    config = config_of(Path("VStarBench.tsv"), Path("runs/one"), url)
+    assert run(config).main.value == 0.5
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    assert run(replace(config, protocol="official")).main.value == 0.5
+    assert len(chat.bodies) == 6
+    assert (tmp_path / "new" / "runs" / "benchmark_images").is_dir()
+
+
 def test_a_judge_looks_again_at_free_text_only(chat, url, tmp_path):
     row = {
         "answer_type": "text",
@@ -210,7 +242,7 @@ def test_a_judge_looks_again_at_free_text_only(chat, url, tmp_path):
         judged = replace(config, judge=JudgeConfig("judge-7b", f"{judge_url}/v1"))
         result = run(judged)
         assert result.main.value == 0.5
-        assert result.scorer == "rules on the answer block, judge judge-7b"
+        assert result.scorer == "rules on the answer block, floats to 0.001, judge judge-7b"
         assert len(judge.bodies) == 2
         assert run(judged).metrics == result.metrics
         assert len(judge.bodies) == 2
