@@ -87,10 +87,13 @@ class DistributedConfig(RLConfig):
 
 
 MAY_CHANGE = (
+    "learner.micro_batch_tokens",
+    "verl.offload",
     "verl.players_per_node",
     "verl.ray_address",
     "verl.sampler_memory",
     "verl.tensor_parallel",
     "verl.overrides",
 )
-"""What a resumed run on verl may set anew, besides what every run may."""
+"""What a resumed run on verl may set anew, besides what every run may: where things are, and what
+helps where memory ran out."""

@@ -90,3 +90,17 @@ def test_steps_and_warnings_of_the_runner_are_said_once(tmp_path, caplog):
         follower.tell()
     assert steps == [2]
     assert caplog.messages == ["calls die out"]
+
+
+def test_what_helps_where_memory_ran_out_may_be_set_anew(config):
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        start(config)
+    begun = Path(config.out, "config.yaml").read_text()
+    with RunFolder.create(Path(config.out), begun, resume=True) as run:
+        run.log(1, {"reward/mean": 0.5})
+    smaller = replace(config, learner=replace(config.learner, micro_batch_tokens=1024))
+    offloading = replace(smaller, verl=replace(config.verl, offload=True))
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        start(offloading)
+    with pytest.raises(InputError, match="holds another run, there seed is 0"):
+        start(replace(offloading, seed=1))
