@@ -44,7 +44,8 @@ class Pair:
     """How a second run differs from a first on the items that both have.
 
     `difference` is that of mean accuracy per item, with a 95 % interval and p-value by bootstrap
-    over clusters. `mcnemar_p` is the exact McNemar test; NaN where grades are not single 0 or 1.
+    over clusters. `mcnemar_p` is the exact McNemar test, which takes items for independent; NaN
+    where they go together in clusters, or grades are not single 0 or 1.
     """
 
     first: str
@@ -136,7 +137,7 @@ def compare_scores(
     low, high, p_value = paired_bootstrap(change, clusters, seed)
     only_first = sum(a == 1 and b == 0 for a, b in zip(before, after, strict=True))
     only_second = sum(a == 0 and b == 1 for a, b in zip(before, after, strict=True))
-    is_binary = all(
+    may_pair = len(set(clusters)) == len(shared) and all(
         len(scores[name].grades) == 1 and scores[name].mean in (0, 1)
         for scores in (ones, others)
         for name in shared
@@ -150,7 +151,7 @@ def compare_scores(
         bootstrap_p=p_value,
         num_only_first=only_first,
         num_only_second=only_second,
-        mcnemar_p=mcnemar_p(only_first, only_second) if is_binary else math.nan,
+        mcnemar_p=mcnemar_p(only_first, only_second) if may_pair else math.nan,
     )
 
 

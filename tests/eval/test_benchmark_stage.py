@@ -330,6 +330,16 @@ def test_a_comparison_is_on_shared_items_and_averages_samples():
         compare_scores("x", ones, "y", [score("z", 1.0)])
 
 
+def test_mcnemar_is_not_for_items_that_go_together():
+    ones = [score(name, 0.0, cluster=name[0]) for name in ("a1", "a2", "b1", "b2")]
+    others = [score(name, 1.0, cluster=name[0]) for name in ("a1", "a2", "b1", "b2")]
+    pair = compare_scores("x", ones, "y", others)
+    assert math.isnan(pair.mcnemar_p)
+    assert "McNemar" not in pair.line()
+    # One of each: 2 * (1/2)^2
+    assert compare_scores("x", ones[::2], "y", others[::2]).mcnemar_p == 0.5
+
+
 def test_three_runs_are_compared_pair_by_pair(chat, url, tmp_path):
     data = table(tmp_path)
     for name, write in (("one", guessing), ("two", measuring), ("three", measuring)):
