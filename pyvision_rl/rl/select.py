@@ -190,24 +190,26 @@ async def collect(
     config: SelectConfig,
     carried: Sequence[Group] = (),
 ) -> Selection:
-    """Draw groups until enough are usable. `draw(n)` plays n fresh tasks.
+    """Draw groups until enough are usable. `draw(n)` plays n fresh tasks, those that it can.
 
     Carried groups save as many draws in the first round, which still has `num_groups` fresh ones.
     Raises SelectionError, with the reasons counted, where even the last round leaves fewer than
     `min_groups`.
     """
     drawn: list[Group] = []
+    num_asked = 0
     selection = Selection((), (), Counter())
     count = max(config.oversample - len(carried), min(config.num_groups, config.oversample))
     for _ in range(config.max_rounds):
         drawn += await draw(count)
-        count = config.oversample
+        num_asked, count = num_asked + count, config.oversample
         selection = select(drawn, config, carried)
         if is_full(selection, config):
             return selection
     if len(selection.kept) >= config.min_groups:
         return selection
-    reasons = ", ".join(f"{reason} {count}" for reason, count in selection.dropped.most_common())
+    dropped = +Counter({**selection.dropped, "skipped_task": num_asked - len(drawn)})
+    reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
     raise SelectionError(
         f"{len(drawn)} groups drawn in {config.max_rounds} rounds, {len(selection.kept)} usable, "
         f"at least {config.min_groups} needed; dropped: {reasons or 'none'}"

@@ -101,6 +101,15 @@ def test_collect_draws_again_until_enough_are_usable():
     assert [kept.group for kept in selection.kept] == [WIDE, NARROW]
 
 
+def test_collect_names_tasks_that_could_not_be_played():
+    async def draw(num_groups):
+        return []
+
+    config = SelectConfig(oversample=4, num_groups=2, max_rounds=2)
+    with pytest.raises(SelectionError, match=r"0 groups drawn in 2 .* dropped: skipped_task 8$"):
+        asyncio.run(collect(draw, config))
+
+
 def test_collect_names_the_reasons_when_nothing_is_usable():
     async def draw(num_groups):
         return [CONSTANT] * num_groups
