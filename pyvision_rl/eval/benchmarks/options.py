@@ -79,33 +79,42 @@ def letter_in(text: str, letters: Collection[str]) -> str | None:
     answer, else the last one it calls an option, else the one it opens with, else the only one it
     names.
     """
+    return _told(text, letters) or _alone(text, letters)
+
+
+def _told(text: str, letters: Collection[str]) -> str | None:
+    bare = text.strip().strip("().").upper()
+    if bare and bare in letters:
+        return bare
     for marks in (BOXED, ANSWER, MENTION):
         found = ["".join(filter(None, mark.groups())).upper() for mark in marks.finditer(text)]
         if taken := [letter for letter in found if letter in letters]:
             return taken[-1]
     opening = LEADING.match(text)
-    if opening and opening[1] in letters:
-        return opening[1]
-    alone = {letter for letter in ALONE.findall(text) if letter in letters}
-    if len(alone) == 1:
-        return alone.pop()
-    bare = text.strip().strip("().").upper()
-    return bare if bare and bare in letters else None
+    return opening[1] if opening and opening[1] in letters else None
+
+
+def _alone(text: str, letters: Collection[str]) -> str | None:
+    named = {letter for letter in ALONE.findall(text) if letter in letters}
+    return named.pop() if len(named) == 1 else None
 
 
 def option_in(text: str, options: Mapping[str, str]) -> str | None:
-    """The option that a free text takes by its letter or, where it names none, by its words: those
-    of one option only, in a text that is not much longer than all the options (VLMEvalKit's rule).
+    """The option that a free text takes by its letter, or by its words: those of one option only,
+    in a text that is not much longer than all the options (VLMEvalKit's rule).
     """
-    letter = letter_in(text, options)
+    letter = _told(text, options)
     if letter or len(text) >= MAX_ANSWER_CHARS:
-        return letter
+        return letter or _alone(text, options)
     said, words = plain(text), {letter: plain(option) for letter, option in options.items()}
-    same = [letter for letter, option in words.items() if option == said]
-    if same or len(text) > 2 * sum(map(len, options.values())):
-        return same[0] if len(same) == 1 else None
-    named = [letter for letter, option in words.items() if option and _holds(said, option)]
-    return named[0] if len(named) == 1 else None
+    taken = [letter for letter, option in words.items() if option == said]
+    if not taken and len(text) <= 2 * sum(map(len, options.values())):
+        taken = [letter for letter, option in words.items() if option and _holds(said, option)]
+    alone = _alone(text, options)
+    # The letter may be one of the option's words: "point C" is the option "A. point C".
+    if len(taken) == 1 and (alone is None or _holds(options[taken[0]], alone)):
+        return taken[0]
+    return alone
 
 
 def _holds(text: str, words: str) -> bool:

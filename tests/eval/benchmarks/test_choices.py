@@ -218,6 +218,22 @@ def test_the_words_of_an_option(text, letter):
     assert option_in(text, {"A": "red", "B": "blue", "C": "light blue"}) == letter
 
 
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("point C", "A"),
+        ("It must be point C.", "A"),
+        ("C", "C"),
+        ("C. point E", "C"),
+        ("The answer is C, as point C is nearer", "C"),
+        ("It must be B", "B"),
+    ],
+)
+def test_letters_among_the_words_of_an_option(text, letter):
+    options = {"A": "point C", "B": "point D", "C": "point E"}
+    assert option_in(text, options) == letter
+
+
 def test_an_option_letter_inside_a_word_is_not_an_answer():
     gold = item("A", options={"A": "red", "B": "blue"})
     assert LETTER.grade(gold, Response("Blue", "Blue")) == 0
