@@ -42,6 +42,14 @@ async def play_group(
     agent: Agent, opening: Opening, group_size: int, seed: int
 ) -> tuple[Trajectory, ...]:
     """As `run_group`, of a task that has been opened."""
+    num_tokens, most = len(opening.prompt.token_ids), agent.config.max_tokens
+    if num_tokens >= most:
+        logger.warning(
+            "task %s: its prompt has %d tokens, max_tokens is %d: it is not played",
+            opening.task.id,
+            num_tokens,
+            most,
+        )
     if agent.config.share_cells and group_size > 1:
         cells = SharedCells(agent.pool, derive_seed(seed, "runtime"), group_size)
         agent = replace(agent, pool=cells)

@@ -137,10 +137,15 @@ def test_images_over_the_budget_are_left_out_whole(stage, task):
     assert trajectory.turns[1].observation is None
 
 
-def test_a_prompt_over_the_budget_is_data_not_a_crash(stage, task):
-    trajectory = stage.play(task, ANSWER, config=replace(CONFIG, max_tokens=10))
-    assert trajectory.stop is StopReason.MAX_TOKENS
-    assert trajectory.turns == ()
+def test_a_prompt_over_the_budget_is_data_not_a_crash(stage, task, caplog):
+    agent = stage.agent(ANSWER, config=replace(CONFIG, max_tokens=10))
+    one, other = stage.runner.run(run_group(agent, task, 2, seed=0))
+    assert one.stop is other.stop is StopReason.MAX_TOKENS
+    assert one.turns == other.turns == ()
+    num_tokens = len(one.prompt.token_ids)
+    assert caplog.messages == [
+        f"task t: its prompt has {num_tokens} tokens, max_tokens is 10: it is not played"
+    ]
 
 
 def test_images_only_in_the_runtime(stage, task):
