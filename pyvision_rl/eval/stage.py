@@ -47,7 +47,7 @@ class EvalConfig:
     """Play the first tasks only; 0 is all."""
     max_bad_rows: int = 16
     """Tasks that are skipped where a file that was there at the start cannot be read any more; one
-    more ends the evaluation."""
+    more ends the evaluation. Counted anew at each start."""
     agent: AgentConfig = field(default_factory=AgentConfig)
     """Engine, sandbox, limits and sampling."""
     reward: RewardConfig = field(default_factory=RewardConfig)

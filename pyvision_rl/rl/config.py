@@ -38,7 +38,7 @@ class RLConfig:
     """Steps between checkpoints; the last step always makes one."""
     max_bad_rows: int = 16
     """Tasks that are skipped where a file that was there at the start cannot be read any more; one
-    more ends the run."""
+    more ends the run. Counted anew at each start."""
     agent: AgentConfig = field(default_factory=AgentConfig)
     """Engine, sandbox and limits of an episode."""
     reward: RewardConfig = field(default_factory=RewardConfig)

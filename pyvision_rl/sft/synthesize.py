@@ -97,7 +97,7 @@ class SynthesizeConfig:
     """Attempts under way at once, each with a sandbox of its own."""
     max_bad_rows: int = 16
     """Tasks that are skipped where a file that was there at the start cannot be read any more; one
-    more ends the synthesis."""
+    more ends the synthesis. Counted anew at each start."""
     student_prompt: str = ""
     """Prompt template that the traces begin with, where it is not the teacher's own."""
     keep: KeepConfig = field(default_factory=KeepConfig)
