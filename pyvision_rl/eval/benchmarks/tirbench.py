@@ -30,6 +30,8 @@ LETTERS = "ABCDEFGHIJ"
 INTEGER = re.compile(r"-?\d+")
 PAIR = re.compile(r"\b(\d{1,18})\s*,\s*(\d{1,18})\b")
 NUMBER_RUN = re.compile(r"[\d\s,\uff0c]+")
+SEVERAL = re.compile(rf"(?<![a-z])[{LETTERS}](?![a-z])")
+IDS = ("key", "id", "question_id")
 MAX_DIGITS = 18
 MAX_INTEGERS = 1000
 SAME_FLOAT = 1e-6
@@ -51,7 +53,7 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
     if names and kind == "ocr":
         picture = str(row.fields[names[0]]).rpartition("/")[2]
         gold = OCR_GOLD.get(picture, gold)
-    number = row.fields.get("key", row.fields.get("question_id", row.index))
+    number = next((row.fields[name] for name in IDS if name in row.fields), row.index)
     task = Task(
         str(number),
         prompt,
@@ -118,9 +120,7 @@ def _options(item: BenchmarkItem) -> Mapping[str, str]:
 
 def _same_letters(answer: str, gold: str) -> bool:
     """Whether a gold of several options (`AC`) is met, in any order and however they are parted."""
-    if not set(gold) <= set(LETTERS):
-        return False
-    return sorted(re.findall(r"[A-Za-z]", answer)) == sorted(gold)
+    return set(gold) <= set(LETTERS) and sorted(SEVERAL.findall(answer)) == sorted(gold)
 
 
 def _grade_numbers(kind: str, answer: str, gold: str) -> float:

@@ -46,6 +46,7 @@ from tests.eval.benchmarks.files import (
         ("text", "left", "Left.", 1),
         ("text", "left", "L", 0),
         ("text", "AC", "C, A", 1),
+        ("text", "AC", "Answer: A and C", 1),
         ("text", "AC", "A", 0),
         ("text", "AC", "A, B, C", 0),
     ],
@@ -100,6 +101,35 @@ def test_nearest_letter_by_edit_distance():
     # "XB" to "B": one deletion; to any other letter two edits
     assert nearest_letter("XB") == "B"
     assert nearest_letter("") == "A"
+
+
+def test_tir_rows_as_released(tmp_path):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "data" / name)
+    rows = [
+        {
+            "id": 7,
+            "task": "jigsaw",
+            "answer": "[4, 1, 3, 2]",
+            "meta_data": {"difficulty": 2},
+            "prompt": "In what order?",
+            "image_1": "data/a.png",
+        },
+        {
+            "id": 11,
+            "task": "refcoco",
+            "answer": "B",
+            "meta_data": {},
+            "prompt": "Which value is the closest?\nA: 65%\nB: 73%",
+            "image_1": "data/b.png",
+            "image_2": None,
+        },
+    ]
+    jigsaw, share = read_items(TIRBENCH, source(as_json(tmp_path / "TIR-Bench.json", rows)))
+    assert (jigsaw.id, jigsaw.answer_type, share.id) == ("7", "jigsaw", "11")
+    official = pick_scorer(TIRBENCH, "official")
+    assert official.grade(jigsaw, said("4, 1, 2, 3")) == 0.5
+    assert [official.grade(share, said(text)) for text in ("B", "73%", "65%")] == [1, 1, 0]
 
 
 def test_tir_rows(tmp_path):
