@@ -45,7 +45,8 @@ class TaskStream:
     """Draws tasks without end; each set is gone through in a new order every epoch.
 
     Several sets are interleaved as evenly as their weights allow, so that every batch has the
-    mixture's shares (to within one task a set), not only their average.
+    mixture's shares, not only their average: to within a task a set for up to three sets, to within
+    three for a dozen.
     """
 
     def __init__(self, tasks: Sequence[Task] | Sequence[TaskSet], seed: int) -> None:
