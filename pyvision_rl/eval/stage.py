@@ -14,6 +14,7 @@ from pyvision_rl.eval.evaluate import EvaluateConfig, OnTask, Progress, play_tas
 from pyvision_rl.eval.report import Report, report_items
 from pyvision_rl.eval.store import ItemStore
 from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.reward.declared import check_rules
 from pyvision_rl.reward.grading import StageGrader, open_grader
 from pyvision_rl.reward.judge_config import MAY_CHANGE as JUDGE_MAY_CHANGE
 from pyvision_rl.reward.judge_config import JudgeConfig, JudgeStats
@@ -74,6 +75,7 @@ async def run_eval(config: EvalConfig, on_task: OnTask, pool: SandboxPool | None
     tasks = read_tasks(
         config.data, image_root=config.image_root or None, limit=config.limit or None
     )
+    check_rules(tasks, config.reward.rule, has_judge=bool(config.judge.model))
     # A run folder's newest checkpoint may be another one when this evaluation is resumed.
     policy = replace(config.policy, model=resolve_model(config.policy.model))
     config = replace(config, policy=policy)

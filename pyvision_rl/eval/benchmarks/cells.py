@@ -16,7 +16,7 @@ from PIL import Image
 
 from pyvision_rl.data.media import BROKEN_FILE
 from pyvision_rl.data.rows import Row
-from pyvision_rl.runs.files import write_file
+from pyvision_rl.runs.files import write_file, writing
 
 MAX_REFERENCE_CHARS = 64
 """A shorter `image` of a VLMEvalKit table is the index of the row that has the image."""
@@ -43,7 +43,11 @@ class ImageCache:
                 image.load()
         except BROKEN_FILE:
             return None
-        write_file(path, data)
+        # Of several runs that begin at once each writes a file of its own first.
+        draft = path.with_name(f".{os.getpid()}-{path.name}")
+        write_file(draft, data)
+        with writing(path):
+            draft.replace(path)
         return path
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import multiprocessing
 
 import pytest
 from PIL import Image
@@ -87,6 +88,26 @@ def test_images_that_cannot_be_written_are_not_called_broken(tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(InputError, match=r"cache.*: cannot be written"):
         read_items(HRBENCH_4K, hr(tmp_path))
+
+
+def test_runs_that_begin_at_once_share_the_images(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(3)
+
+    def store():
+        barrier.wait()
+        for size in range(1, 30):
+            path = ImageCache(tmp_path).store(png(size=size))
+            assert path is not None
+            Image.open(path).load()
+
+    processes = [context.Process(target=store) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(list(tmp_path.iterdir())) == 29
 
 
 def test_references_paths_and_lists(tmp_path):
