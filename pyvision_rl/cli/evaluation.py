@@ -30,6 +30,8 @@ def evaluate(arguments: list[str]) -> int:
     console.print(report_table(config.data, [(config.policy.model, report)]))
     if report.num_skipped:
         say(f"skipped  {report.num_skipped} tasks whose files could not be read")
+    if report.num_lost:
+        say(f"lost     {report.num_lost} trajectories by their sandbox; played again on resuming")
     say(f"summary  {config.out}/summary.json")
     return 0
 

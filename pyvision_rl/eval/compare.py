@@ -21,6 +21,8 @@ from pyvision_rl.runs.files import write_file
 log = logging.getLogger(__name__)
 
 NUM_RESAMPLES = 10_000
+SCORING = ("protocol", "scorer", "scorer_version")
+"""What two runs must have alike in their summaries, the judge in the scorer's name too."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _check_same_benchmark(runs: Mapping[str, str]) -> None:
     of_first: Mapping[str, object] = {}
     for name, run in runs.items():
         summary = RunReader(Path(run)).summary() or {}
-        of_run = {key: summary.get(key) for key in ("benchmark", "protocol", "scorer_version")}
+        of_run = {key: summary.get(key) for key in ("benchmark", *SCORING)}
         if not of_first:
             first, of_first = name, of_run
         elif of_run["benchmark"] != of_first["benchmark"]:
@@ -105,9 +107,9 @@ def _check_same_benchmark(runs: Mapping[str, str]) -> None:
             )
         elif of_run != of_first:
             log.warning(
-                "scored differently: %s by protocol %s (%s), %s by %s (%s)",
-                *(first, of_first["protocol"], of_first["scorer_version"]),
-                *(name, of_run["protocol"], of_run["scorer_version"]),
+                "scored differently: %s by protocol %s (%s; %s), %s by %s (%s; %s)",
+                *(first, *(of_first[key] for key in SCORING)),
+                *(name, *(of_run[key] for key in SCORING)),
             )
 
 

@@ -42,17 +42,20 @@ class Figures:
 @dataclass(frozen=True)
 class Report:
     """Figures over all tasks and per kind (`Task.ability`); `num_skipped` tasks are in none of
-    them, because their files could no longer be read.
+    them, because their files could no longer be read, and `num_lost` trajectories, because their
+    sandbox failed.
     """
 
     overall: Figures
     by_kind: dict[str, Figures]
     num_skipped: int = 0
+    num_lost: int = 0
 
     def as_dict(self) -> dict[str, Json]:
         """The form of summary.json: the overall figures with `by_kind` beside them."""
         kinds: dict[str, Json] = {kind: asdict(f) for kind, f in self.by_kind.items()}
-        return {**asdict(self.overall), "num_skipped": self.num_skipped, "by_kind": kinds}
+        left_out = {"num_skipped": self.num_skipped, "num_lost": self.num_lost}
+        return {**asdict(self.overall), **left_out, "by_kind": kinds}
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for the metrics of a run: `eval/accuracy`, `eval/accuracy/easy` ..."""
@@ -74,7 +77,8 @@ def report_items(items: Sequence[tuple[Task, ItemRecord]], num_skipped: int = 0)
     for task, record in items:
         kinds.setdefault(task.ability, []).append(record)
     by_kind = {kind: _figures(kinds[kind]) for kind in sorted(kinds)}
-    return Report(_figures([record for _, record in items]), by_kind, num_skipped)
+    num_lost = sum(sample.lost for _, record in items for sample in record.samples)
+    return Report(_figures([record for _, record in items]), by_kind, num_skipped, num_lost)
 
 
 def _figures(records: Sequence[ItemRecord]) -> Figures:

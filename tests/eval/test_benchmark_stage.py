@@ -368,8 +368,15 @@ def test_only_runs_of_one_benchmark_are_compared(chat, url, tmp_path, caplog):
     compare_runs(
         CompareConfig([str(tmp_path / n) for n in ("one", "two")], str(tmp_path / "x.png"))
     )
-    assert "one by protocol paper (vstar-2), two by official (vstar-2)" in caplog.text
+    assert "one by protocol paper (rules on the answer block; vstar-2), two by off" in caplog.text
     summary = tmp_path / "other" / "summary.json"
+    judged = summary.read_text().replace("answer block", "answer block, judge judge-7b")
+    summary.write_text(judged)
+    caplog.clear()
+    compare_runs(
+        CompareConfig([str(tmp_path / n) for n in ("one", "other")], str(tmp_path / "x.png"))
+    )
+    assert "other by paper (rules on the answer block, judge judge-7b; vstar-2)" in caplog.text
     summary.write_text(summary.read_text().replace('"vstar"', '"wemath"'))
     with pytest.raises(InputError, match="one is a run of vstar, other of wemath; runs of one"):
         compare_runs(CompareConfig([str(tmp_path / n) for n in ("one", "other")], "x.png"))

@@ -88,4 +88,5 @@ def test_the_summary_form_is_plain_json():
 
 def test_a_task_whose_every_sandbox_was_lost_is_not_counted():
     report = make_report([group_of("easy", (LOST, 0.0))])
-    assert report.overall.num_tasks == 0
+    assert (report.overall.num_tasks, report.num_lost) == (0, 1)
+    assert report.as_dict()["num_lost"] == 1

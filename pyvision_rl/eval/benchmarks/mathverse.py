@@ -19,7 +19,7 @@ from pyvision_rl.eval.benchmarks.item import (
     Source,
 )
 from pyvision_rl.eval.benchmarks.metrics import by_label, label_metrics, mean_metric, scored
-from pyvision_rl.eval.benchmarks.options import as_letter, letter_in
+from pyvision_rl.eval.benchmarks.options import as_letter, option_in
 from pyvision_rl.eval.benchmarks.scorers import RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
 from pyvision_rl.reward.rules import grade_answer
@@ -111,7 +111,7 @@ def grade(item: BenchmarkItem, response: Response) -> float:
         return 1.0
     if item.answer_type == "multi-choice" and len(gold) == 1:
         letters = item.options or dict.fromkeys(LETTERS, "")
-        if letter_in(response.stated, letters) == gold:
+        if option_in(response.stated, letters) == gold:
             return 1.0
         return grade_answer(response.stated, gold, "choice", item.options)
     return grade_answer(response.stated, gold)
@@ -137,7 +137,7 @@ EXACT = Scorer("exact, then letter, number or formula, no judge", grade)
 MATHVERSE = Benchmark(
     name="mathverse",
     title="MathVerse testmini",
-    version="2",
+    version="3",
     read=read,
     scorers={"paper": RULES, "official": EXACT, "vlmevalkit": EXACT},
     metrics=metrics,
