@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyvision_rl.errors import InputError
+from pyvision_rl.runs import MetricRow
 from pyvision_rl.viewer.detail import (
     find_neighbours,
     list_rows,
@@ -152,6 +154,8 @@ class _Api:
             "steps": [row.step for row in rows],
             "unix_s": [row.unix_s for row in rows],
             "values": {key: [row.values.get(key) for row in rows] for key in keys},
+            # In JSON a value that is not finite is null, as one that was not logged.
+            "spoilt": {key: places for key in keys if (places := _not_finite(rows, key))},
         }
 
     def groups(self, params: Params) -> object:
@@ -286,6 +290,11 @@ def _ref(params: Params) -> Ref:
         group=_number(params, "group"),
         index=_number(params, "index", 0),
     )
+
+
+def _not_finite(rows: Sequence[MetricRow], key: str) -> list[int]:
+    """Places of the rows in which a metric is logged and not finite."""
+    return [place for place, row in enumerate(rows) if not math.isfinite(row.values.get(key, 0.0))]
 
 
 def _text(params: Params, name: str) -> str:

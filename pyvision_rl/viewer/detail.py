@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -108,6 +109,7 @@ class GroupView:
     """A drawn group: its task, its trajectories, what became of it.
 
     `thumbnail` is the sha1 of an image that its prompt shows, empty where it shows none.
+    `has_film`: the first of its task's videos is still there.
     """
 
     group: int
@@ -121,6 +123,7 @@ class GroupView:
     reward_std: float
     thumbnail: str
     has_video: bool
+    has_film: bool
     members: tuple[Row, ...]
 
 
@@ -182,7 +185,7 @@ def view_groups(index: RunIndex, phase: str, step: int) -> list[GroupView]:
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
-    return [_view_group(members, *media.get(key, ("", False))) for key, members in groups.items()]
+    return [_view_group(members, *media.get(key, ("", ()))) for key, members in groups.items()]
 
 
 def _view(
@@ -280,7 +283,7 @@ def _ref_at(keys: pa.Table, place: int) -> Ref | None:
     return Ref(**keys.slice(place, 1).to_pylist()[0])
 
 
-def _view_group(rows: Sequence[Row], thumbnail: str, has_video: bool) -> GroupView:
+def _view_group(rows: Sequence[Row], thumbnail: str, videos: Sequence[str]) -> GroupView:
     first = rows[0]
     counted = [row["reward"] for row in rows if row["stop"] != "sandbox_lost"]
     rewards = pa.array(counted, pa.float64())
@@ -295,19 +298,20 @@ def _view_group(rows: Sequence[Row], thumbnail: str, has_video: bool) -> GroupVi
         reward_mean=pc.mean(rewards).as_py() or 0.0,
         reward_std=pc.stddev(rewards).as_py() or 0.0,
         thumbnail=thumbnail,
-        has_video=has_video,
+        has_video=bool(videos),
+        has_film=bool(videos) and Path(videos[0]).is_file(),
         members=tuple({name: row[name] for name in MEMBER_COLUMNS} for row in rows),
     )
 
 
-def _media(index: RunIndex, phase: str, step: int) -> dict[int, tuple[str, bool]]:
-    """Of each group the sha1 of its prompt's first image, and whether its task has a video; nothing
-    else of the turns is read.
+def _media(index: RunIndex, phase: str, step: int) -> dict[int, tuple[str, Sequence[str]]]:
+    """Of each group the sha1 of its prompt's first image, and its task's videos; nothing else of
+    the turns is read.
     """
     path = record_path(index.reader.path, "turns", phase, step)
     columns = ["group", "prompt.images.list.element", "task_videos.list.element"]
-    media: dict[int, tuple[str, bool]] = {}
+    media: dict[int, tuple[str, Sequence[str]]] = {}
     for row in read_table(path, columns).to_pylist():
         first = next(iter(row["prompt"]["images"] or ()), "")
-        media.setdefault(row["group"], (first, bool(row["task_videos"])))
+        media.setdefault(row["group"], (first, row["task_videos"] or ()))
     return media

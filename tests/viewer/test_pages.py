@@ -280,12 +280,12 @@ def test_light_and_dark(tab, url):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_sticks_out_on_a_phone(browser, url, dark, two_looks):
-    tab = browser.tab(390, 844, dark=dark)
+    tab = browser.tab(360, 780, dark=dark)
     pages = ("", "groups/rl", "list/rl", address(two_looks), address(two_looks, "compare"))
     for page in (*pages, "t/odd/eval/0/0/0"):
         tab.goto(f"{url}/#/{page}")
         tab.wait("[...document.images].every((i) => i.complete || i.loading === 'lazy')")
-        assert tab.js("document.documentElement.scrollWidth") <= 390, page
+        assert tab.js("document.documentElement.scrollWidth") <= 360, page
     tab.close()
     assert tab.complaints == []
 

@@ -65,6 +65,7 @@ export async function askPage(route, app) {
     const images = new Map();
     const views = [];
     let opening = null;
+    let ended = false;
     try {
       const response = await fetch("/api/ask", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ question: question.value, files: sent.map((file) => file.file) }) });
       for await (const message of lines(response)) {
@@ -80,8 +81,10 @@ export async function askPage(route, app) {
           reveal(turns.lastElementChild, "nearest");
         }
         if (opening) media.replaceChildren(...givenMedia(opening, { original: (k) => ofKind("image")[k]?.url ?? null, seen: (sha1) => images.get(sha1), film: () => null, frame: () => null }, toTurn));
+        ended ||= Boolean(message.stop);
         if (message.stop) status.replaceChildren(message.answer === null ? pill(words(message.stop), "warn") : pill(`answer: ${message.answer}`, "good"));
       }
+      if (!ended) throw new Error("The episode broke off: the command that serves this page has failed or ended.");
     } catch (error) {
       status.replaceChildren(notice(error.message, "bad"));
     } finally {

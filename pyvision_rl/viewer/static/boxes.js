@@ -22,7 +22,8 @@ function boxShape(crop, width, height, onPick) {
 
 // An image with what programs cut out of it, drawn in the pixels that it has in the runtime.
 export function imageWithBoxes({ url, alt, crops, onPick, onOpen }) {
-  const image = h("img", { src: url, alt, onclick: onOpen });
+  const byKey = (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); onOpen(); } };
+  const image = h("img", { src: url, alt, role: "button", tabindex: "0", onclick: onOpen, onkeydown: byKey });
   image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth < 240));
   image.addEventListener("error", () => image.replaceWith(h("span", { class: "unreadable" }, `${alt} cannot be read`)));
   return h("div", { class: "boxed" }, image, boxesOver(crops, onPick));

@@ -14,15 +14,23 @@ function niceTicks(low, high, count) {
   const raw = span / count;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw);
-  const ticks = [];
-  for (let tick = Math.ceil(low / step) * step; tick <= high + step * 1e-6; tick += step) ticks.push(Number(tick.toPrecision(12)));
-  return ticks;
+  const first = Math.ceil(low / step - 1e-6);
+  const last = Math.floor(high / step + 1e-6);
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, place) => Number(((first + place) * step).toPrecision(12)));
 }
 
+const UNITS = [[1e9, "B"], [1e6, "M"], [1e4, "k"]];
+
+// As many digits as tell one tick from the next.
 function tickText(tick, step) {
-  if (Math.abs(tick) >= 10000) return `${tick / 1000}k`;
-  if (step < 0.0005) return tick === 0 ? "0" : tick.toExponential(0);
-  return tick.toFixed(Math.max(0, Math.min(4, Math.ceil(-Math.log10(step) - 1e-9) + (/25$/.test(step.toPrecision(2).replace(".", "")) ? 1 : 0))));
+  const size = Math.abs(tick);
+  const power = Math.floor(Math.log10(step) + 1e-9);
+  const fraction = Math.abs(step / 10 ** power - 2.5) < 1e-6 ? 1 : 0;
+  const digits = (least) => Math.max(0, Math.min(12, least - power + fraction));
+  if (size > 0 && size < 0.001) return tick.toExponential(digits(Math.floor(Math.log10(size) + 1e-9)));
+  const [least, name] = UNITS.find(([from]) => size >= from) ?? [1, ""];
+  const unit = name === "k" ? 1000 : least;
+  return `${(tick / unit).toFixed(digits(Math.log10(unit)))}${name}`;
 }
 
 export function smooth(points, weight) {
@@ -30,6 +38,7 @@ export function smooth(points, weight) {
   let mean = 0;
   let mass = 0;
   return points.map(([x, y]) => {
+    if (Number.isNaN(y)) return [x, y];
     mean = weight * mean + (1 - weight) * y;
     mass = weight * mass + (1 - weight);
     return [x, mean / mass];
@@ -49,13 +58,21 @@ function thin(points) {
   return kept;
 }
 
+// The stretches of points between those whose value is not finite.
+function stretches(points) {
+  const parts = [[]];
+  for (const point of points) if (Number.isNaN(point[1])) parts.push([]); else parts.at(-1).push(point);
+  return parts.filter((part) => part.length);
+}
+
 function path(points, x, y) {
-  return points.map(([px, py], place) => `${place ? "L" : "M"}${x(px).toFixed(1)} ${y(py).toFixed(1)}`).join("");
+  const at = ([px, py]) => `${x(px).toFixed(1)} ${y(py).toFixed(1)}`;
+  return stretches(points).map((part) => `M${thin(part).map(at).join("L")}${part.length > 1 ? "" : `L${at(part[0])}`}`).join("");
 }
 
 function bounds(lines, share) {
   const xs = lines.flatMap((line) => [line.points[0][0], line.points.at(-1)[0]]);
-  const ys = lines.flatMap((line) => line.points.map((point) => point[1]));
+  const ys = lines.flatMap((line) => line.points.map((point) => point[1]).filter(Number.isFinite));
   let [left, right] = [Math.min(...xs), Math.max(...xs)];
   if (left === right) [left, right] = [left - 1, right + 1];
   if (share) return { left, right, low: 0, high: 1 };
@@ -81,7 +98,8 @@ function bandNode([first, last], x) {
   return s("rect", { class: "band", x: from, y: HEIGHT - BOTTOM - 4, width: Math.max(2, to - from), height: 4 });
 }
 
-// lines: [{ label, colour, points: [[step, value]], thin }]; share: the axis runs from 0 to 1.
+// lines: [{ label, colour, points: [[step, value]], thin }], NaN where a value is not finite, which is
+// not so for all; share: the axis runs from 0 to 1.
 // marks: [{ id, step, text, title }], warnings drawn at their step; bands: [[first, last]], steps in trouble.
 export function chart({ title, lines, share = false, weight = 0, onStep = null, marks = [], bands = [] }) {
   const drawn = lines.filter((line) => line.points.length);
@@ -93,14 +111,14 @@ export function chart({ title, lines, share = false, weight = 0, onStep = null, 
     s("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT_EDGE, y1: y(tick), y2: y(tick) }),
     s("text", { class: "tick", x: LEFT - 6, y: y(tick) + 3.5, "text-anchor": "end" }, share ? `${Math.round(tick * 100)}%` : tickText(tick, ticks[1] - ticks[0])),
   ]);
-  const steps = niceTicks(left, right, 5).filter(Number.isInteger).map((tick) =>
+  const steps = niceTicks(left, right, 5).filter((tick) => Number.isInteger(tick) && tick >= 0).map((tick) =>
     s("text", { class: "tick", x: x(tick), y: HEIGHT - 6, "text-anchor": "middle" }, number(tick)));
   const curves = drawn.map((line) => {
-    const smoothed = thin(smooth(line.points, weight));
+    const smoothed = smooth(line.points, weight);
     return s("g", { style: { color: line.colour } },
-      weight > 0 && s("path", { class: "curve faint", d: path(thin(line.points), x, y) }),
+      weight > 0 && s("path", { class: "curve faint", d: path(line.points, x, y) }),
       s("path", { class: `curve ${line.thin ? "thin" : ""}`, d: path(smoothed, x, y) }),
-      line.points.length <= 30 && smoothed.map(([px, py]) => s("circle", { class: "dot", cx: x(px), cy: y(py), r: line.thin ? 1.6 : 2.4 })));
+      line.points.length <= 30 && stretches(smoothed).flat().map(([px, py]) => s("circle", { class: "dot", cx: x(px), cy: y(py), r: line.thin ? 1.6 : 2.4 })));
   });
   const cursor = s("g", { class: "cursor" });
   const tip = h("div", { class: "tip", hidden: true });
@@ -116,9 +134,9 @@ export function chart({ title, lines, share = false, weight = 0, onStep = null, 
     const rows = drawn.map((line) => ({ line, value: line.points.find((candidate) => candidate[0] === step)?.[1] }))
       .filter((row) => row.value !== undefined).sort((a, b) => b.value - a.value);
     cursor.replaceChildren(s("line", { x1: x(step), x2: x(step), y1: TOP, y2: HEIGHT - BOTTOM }),
-      ...rows.map((row) => s("circle", { cx: x(step), cy: y(row.value), r: 3.2, style: { color: row.line.colour } })));
+      ...rows.filter((row) => !Number.isNaN(row.value)).map((row) => s("circle", { cx: x(step), cy: y(row.value), r: 3.2, style: { color: row.line.colour } })));
     tip.replaceChildren(h("b", {}, `step ${step}`), ...rows.map((row) =>
-      h("div", {}, h("i", { class: "swatch", style: { background: row.line.colour } }), h("span", {}, row.line.label), h("b", {}, number(row.value, 3)))));
+      h("div", {}, h("i", { class: "swatch", style: { background: row.line.colour } }), h("span", {}, row.line.label), h("b", {}, Number.isNaN(row.value) ? "NaN" : number(row.value, 3)))));
     tip.hidden = false;
     tip.classList.remove("below");
     tip.classList.toggle("left", x(step) > WIDTH / 2);
@@ -134,6 +152,6 @@ export function chart({ title, lines, share = false, weight = 0, onStep = null, 
   image.append(...bands.map((band) => bandNode(band, x)), ...inside.map((mark) => markNode(mark, x(mark.step), warn, hide)));
   image.addEventListener("pointermove", (event) => { if (!event.target.closest(".mark")) point(event); });
   image.addEventListener("pointerleave", hide);
-  if (onStep) image.addEventListener("click", (event) => onStep(read(event)));
+  if (onStep) image.addEventListener("click", (event) => { if (!event.target.closest(".mark")) onStep(read(event)); });
   return h("div", { class: "plot" }, image, tip);
 }

@@ -13,7 +13,7 @@ export function memberSquare(run, phase, step, member, current = false) {
     class: `square ${tone} ${member.dropped ? "dropped" : ""} ${current ? "current" : ""}`, title,
     "aria-label": title, "aria-current": current ? "true" : null,
     href: trajectoryAddress(run, { phase, step, group: member.group, index: member.index }),
-  }, h("b", {}, member.reward.toFixed(1)), h("span", { class: "calls", "aria-hidden": "true" }, "•".repeat(Math.min(calls, 5)) + (calls > 5 ? "+" : "")));
+  }, h("b", {}, member.reward.toFixed(1)), h("span", { class: "calls", "aria-hidden": "true" }, calls > 5 ? "••••+" : "•".repeat(calls)));
 }
 
 function groupFate(group) {
@@ -32,7 +32,8 @@ function groupCard(app, run, phase, step, group) {
   return h("article", { class: `card group ${group.rank === null ? "" : "kept"}`, tabindex: "-1" },
     h("a", { class: "thumb", href: trajectoryAddress(run, first), tabindex: "-1", "aria-hidden": "true" },
       group.thumbnail ? h("img", { src: app.source.image(run, first, group.thumbnail), loading: "lazy", alt: "" })
-        : group.has_video ? h("img", { class: "film", src: app.source.film(run, first, 0), loading: "lazy", alt: "", onerror: (event) => event.target.replaceWith(h("span", { class: "muted" }, "video")) }) : h("span", { class: "muted" }, "no image")),
+        : group.has_film ? h("img", { class: "film", src: app.source.film(run, first, 0), loading: "lazy", alt: "", onerror: (event) => event.target.replaceWith(h("span", { class: "muted" }, "video")) })
+        : h("span", { class: "muted" }, group.has_video ? "video" : "no image")),
     h("div", { class: "what" },
       h("a", { class: "question", href: trajectoryAddress(run, first) }, group.question),
       h("div", { class: "tags" }, pill(`task ${group.task_id}`, "plain"), group.kind && pill(words(group.kind), "plain"), h("span", { class: "muted" }, `answer ${group.gold}`))),

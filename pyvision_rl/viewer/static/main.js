@@ -27,7 +27,9 @@ const app = {
     const known = this.runs.find((run) => run.name === name);
     if (known) return known;
     if (name !== undefined) throw new Error(`There is no run ${name} here.`);
-    return this.runs.find((run) => run.phases.includes("train")) ?? this.runs.find((run) => run.num_trajectories) ?? this.runs[0];
+    const first = this.runs.find((run) => run.phases.includes("train")) ?? this.runs.find((run) => run.num_trajectories) ?? this.runs[0];
+    if (!first) throw new Error("There is no run here any more.");
+    return first;
   },
   runPicker(run, page) {
     const names = this.runs.filter((other) => other.num_trajectories || other === run).map((other) => [other.name, other.name]);
@@ -57,12 +59,13 @@ function readRoute() {
 
 async function show() {
   const mine = ++turn;
-  let route = readRoute();
-  if (!route.name && app.hello.mode === "play") route = { name: "ask", parts: [], query: route.query };
-  if (!route.name && app.hello.mode === "export") route = { name: "list", parts: [app.hello.run], query: route.query };
+  let route = { name: null, parts: [], query: new URLSearchParams() };
   main.setAttribute("aria-busy", "true");
   let next;
   try {
+    route = readRoute();
+    if (!route.name && app.hello.mode === "play") route = { name: "ask", parts: [], query: route.query };
+    if (!route.name && app.hello.mode === "export") route = { name: "list", parts: [app.hello.run], query: route.query };
     const build = PAGES[route.name];
     if (!build) throw new Error(`There is no page ${route.name}.`);
     next = await build(route, app);

@@ -45,11 +45,15 @@ function runColour(place) {
   return `var(--line-${place % PART_COLOURS})`;
 }
 
-// A reason that did not occur in a step is not logged there: absent is then given as 0.
-function points(metrics, key, absent = null) {
+// [[step, value]], NaN where it was logged and is not finite. A part that did not occur in a step is
+// not logged there: it is 0 where others of its prefix were.
+function points(metrics, key, prefix = null) {
   const values = metrics.values[key];
   if (!values) return [];
-  return metrics.steps.map((step, place) => [step, values[place] ?? absent]).filter(([, value]) => value !== null && value !== undefined);
+  const spoilt = new Set(metrics.spoilt[key]);
+  const others = prefix ? keysBelow([{ metrics }], prefix).map((other) => metrics.values[other]) : [];
+  const absent = (place) => (spoilt.has(place) ? NaN : others.some((other) => other[place] !== null) ? 0 : null);
+  return metrics.steps.map((step, place) => [step, values[place] ?? absent(place)]).filter(([, value]) => value !== null);
 }
 
 function keysBelow(shown, prefix) {
@@ -64,7 +68,7 @@ function panelLines(panel, shown, kinds) {
     ...below.map((key, place) => ({
       label: `${many ? `${name} · ` : ""}${words(key.slice((panel.parts ?? panel.key).length + 1))}`,
       colour: many ? colour : runColour(place + (panel.parts ? 0 : 1)),
-      points: points(metrics, key, panel.parts ? 0 : null),
+      points: points(metrics, key, panel.parts),
       thin: true,
     })),
     ...(panel.key ? [{ label: many ? name : "all", colour: many ? colour : "var(--ink)", points: points(metrics, panel.key), thin: false }] : []),
@@ -104,12 +108,16 @@ function card(panel, all, settings) {
   const lines = panelLines(panel, shown, settings.kinds ?? (shown.length === 1));
   if (!lines.length) return null;
   const single = shown.length === 1 && panel.key ? lines.find((line) => !line.thin) : null;
+  const latest = single && single.points.at(-1)[1];
+  const caption = h("figcaption", {}, h("span", {}, panel.title), single && h("b", {}, panel.share ? share(latest) : Number.isNaN(latest) ? "NaN" : number(latest, 3)));
+  const finite = lines.filter((line) => line.points.some(([, value]) => !Number.isNaN(value)));
+  if (!finite.length) return h("figure", { class: "card chart" }, caption, h("p", { class: "muted" }, "It was never a finite number."));
   const legend = lines.length > 1 && shown.length === 1 && h("div", { class: "legend" },
     lines.map((line) => h("span", {}, h("i", { class: "swatch", style: { background: line.colour } }), line.label)));
   const onStep = shown.length === 1 && shown[0].phase ? (step) => { location.hash = address("groups", shown[0].name, shown[0].phase, step); } : null;
   return h("figure", { class: "card chart" },
-    h("figcaption", {}, h("span", {}, panel.title), single && h("b", {}, panel.share ? share(single.points.at(-1)[1]) : number(single.points.at(-1)[1], 3))),
-    chart({ title: panel.title, lines, share: panel.share, weight: settings.weight, onStep, marks: marksOf(panel, shown), bands: shown.length === 1 ? bandsOf(panel, shown[0].metrics) : [] }), legend);
+    caption,
+    chart({ title: panel.title, lines: finite, share: panel.share, weight: settings.weight, onStep, marks: marksOf(panel, shown), bands: shown.length === 1 ? bandsOf(panel, shown[0].metrics) : [] }), legend);
 }
 
 function otherPanels(shown) {
@@ -166,14 +174,14 @@ function runRow(run, colour, chosen, onToggle) {
 }
 
 function share(value) {
-  return value === null ? "–" : `${Math.round(value * 100)}%`;
+  return value === null ? "–" : Number.isNaN(value) ? "NaN" : `${Math.round(value * 100)}%`;
 }
 
 export async function overviewPage(route, app) {
   const settings = { weight: Number(route.query.get("smooth") ?? 0), kinds: { yes: true, no: false }[route.query.get("kinds")] };
   const curved = app.runs.filter((run) => run.num_steps > 1);
   const asked = route.query.get("runs");
-  const chosen = new Set(asked !== null ? asked.split(",").filter(Boolean) : (curved.length ? curved : app.runs).slice(0, 6).map((run) => run.name));
+  const chosen = new Set(asked !== null ? asked.split(",").filter(Boolean).map(decodeURIComponent) : (curved.length ? curved : app.runs).slice(0, 6).map((run) => run.name));
   const known = new Map();
   const heading = h("h1", {});
   const table = h("div", { class: "card scroll" });
@@ -196,14 +204,16 @@ export async function overviewPage(route, app) {
   async function draw() {
     const rows = app.runs.map((run) => runRow(run, colourOf(run.name), chosen.has(run.name), (event) => {
       if (event.target.checked) chosen.add(run.name); else chosen.delete(run.name);
-      app.remember({ runs: [...chosen].join(",") });
+      app.remember({ runs: [...chosen].map(encodeURIComponent).join(",") });
       draw();
     }));
     heading.textContent = plural(app.runs.length, "run");
     const titles = ["", "run", "accuracy", "reward", "calls", "no call", "steps", "trajectories", "checkpoints", "last step"];
+    const focused = table.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     table.replaceChildren(h("table", { class: "runs" },
       h("thead", {}, h("tr", {}, titles.map((title, place) => h("th", { class: place > 1 && place < 9 ? "num" : "" }, title)))),
       h("tbody", {}, rows)));
+    if (focused) [...table.querySelectorAll("input")].find((box) => box.getAttribute("aria-label") === focused)?.focus();
     const problems = app.runs.flatMap((run) => run.problems);
     const shown = await shownRuns();
     kindsBox.checked = settings.kinds ?? shown.length === 1;

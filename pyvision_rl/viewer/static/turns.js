@@ -79,21 +79,24 @@ function tokenNode(run, place) {
   const count = run.counts[place];
   if (!run.logprobs.length) return h("span", { class: "given", title: `id ${run.token_ids[place]}, not sampled: loss mask 0` }, text, count > 1 ? h("sup", {}, `×${count}`) : "");
   const logprob = run.logprobs[place];
-  const probability = Math.exp(logprob);
+  const known = logprob !== null;
+  const probability = known ? Math.exp(logprob) : 1;
   return h("span", {
     class: "sampled", style: { "--doubt": `${Math.round((1 - probability) * 100)}%` },
-    title: `id ${run.token_ids[place]}, log-prob ${logprob.toFixed(3)}, probability ${(probability * 100).toFixed(1)}%, loss mask 1`,
+    title: `id ${run.token_ids[place]}, ${known ? `log-prob ${logprob.toFixed(3)}, probability ${(probability * 100).toFixed(1)}%` : "log-prob unknown"}, loss mask 1`,
   }, text);
 }
 
 export function tokensNode(view, isInLoss, reason) {
   const sampled = view.runs.filter((run) => run.logprobs.length);
   const logprobs = sampled.flatMap((run) => run.logprobs);
-  const mean = logprobs.reduce((sum, value) => sum + value, 0) / Math.max(1, logprobs.length);
+  // Those that a server did not tell, or that were not finite, are null.
+  const told = logprobs.filter((value) => value !== null);
+  const mean = told.reduce((sum, value) => sum + value, 0) / told.length;
   const given = view.runs.flatMap((run) => (run.logprobs.length ? [] : run.counts)).reduce((sum, count) => sum + count, 0);
   return h("section", { class: "tokens" },
     h("h2", {}, "Tokens"),
-    h("p", { class: "muted" }, `${plural(logprobs.length, "sampled token")} (loss mask 1), mean log-prob ${mean.toFixed(3)}; ${plural(given, "token")} given (loss mask 0). `,
+    h("p", { class: "muted" }, `${plural(logprobs.length, "sampled token")} (loss mask 1), ${told.length ? `mean log-prob ${mean.toFixed(3)}` : "log-probs unknown"}; ${plural(given, "token")} given (loss mask 0). `,
       isInLoss ? "" : `This trajectory was not in the loss: ${reason}. `, view.known ? "" : "The run's tokenizer was not found: ids are shown."),
     h("div", { class: "legend" }, h("span", { class: "scale" }), h("span", {}, "certain to surprised"), h("span", {}, h("span", { class: "given" }, "not sampled"))),
     h("div", { class: "stream" }, view.runs.map((run) => h("span", { class: run.logprobs.length ? "run" : "run masked" }, run.texts.map((_, place) => tokenNode(run, place))))));
