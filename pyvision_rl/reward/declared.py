@@ -5,12 +5,12 @@ rules of the user's own beside the built-in ones.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
 from pyvision_rl.data.readers import RULE_NAMES
 from pyvision_rl.errors import ConfigError, InputError
-from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, Rule, grade_answer, route
+from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, Rule, can_grade, grade_answer, route
 from pyvision_rl.reward.text import parse_options
 from pyvision_rl.types import Task
 
@@ -19,6 +19,7 @@ OwnRule = Callable[[Task, str], float]
 
 _BUILT_IN: dict[str, Rule] = {rule: rule for rule in get_args(Rule)}
 _own: dict[str, OwnRule] = {}
+NO_JUDGE = "needs a judge: set judge.model"
 
 
 def register_rule(name: str, grade: OwnRule) -> None:
@@ -44,6 +45,20 @@ def declared_rule(task: Task, default: str = "auto") -> str:
     return default if task.rule == "auto" else task.rule
 
 
+def check_rules(tasks: Iterable[Task], default: str, has_judge: bool) -> None:
+    """Find a task that cannot be graded before anything is played: one for a judge where none is
+    set, or one whose rule needs a number that its answer has not. Raises InputError for the first.
+    """
+    for task in tasks:
+        name = declared_rule(task, default)
+        if name == "judge" and not has_judge:
+            raise InputError(f"task {task.id}: its rule 'judge' {NO_JUDGE}")
+        if name in _BUILT_IN and not can_grade(_BUILT_IN[name], task.answer):
+            raise InputError(
+                f"task {task.id}: its rule {name!r} needs numbers, its answer is {task.answer!r}"
+            )
+
+
 def grade_task(task: Task, answer: str, default: str = "auto") -> float:
     """Accuracy of an answer by the rule of the task's row, else by `default`; where that is "auto",
     by the rule that `route` finds. Options are read from the task's question.
@@ -55,7 +70,7 @@ def grade_task(task: Task, answer: str, default: str = "auto") -> float:
     if own := _own.get(name):
         return _grade_own(name, own, task, answer)
     if name not in _BUILT_IN:
-        why = "needs a judge: set judge.model" if name == "judge" else "is not known"
+        why = NO_JUDGE if name == "judge" else "is not known"
         raise InputError(f"task {task.id}: its rule {name!r} {why}")
     rule, options = _BUILT_IN[name], parse_options(task.question)
     if rule == "auto":

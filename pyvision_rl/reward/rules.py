@@ -106,6 +106,13 @@ def route(gold: str, options: Mapping[str, str] = NO_OPTIONS, source: str = "") 
     return "math" if _is_math(gold) else "text"
 
 
+def can_grade(rule: Rule, gold: str) -> bool:
+    """Whether there is an answer that the rule takes for right: some need a gold with numbers."""
+    if rule == "mra":
+        return quantity(gold) is not None
+    return rule not in ("set", "sequence") or bool(_number_list(gold))
+
+
 def _is_math(text: str) -> bool:
     text = as_latex(text)
     bare = re.sub(r"\\[a-zA-Z]+|\{[a-zA-Z ]+\}", " ", text)

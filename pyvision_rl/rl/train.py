@@ -18,6 +18,7 @@ from pyvision_rl.errors import MediaError, SelectionError
 from pyvision_rl.model.batch import Sample
 from pyvision_rl.model.disk import as_os_errors
 from pyvision_rl.model.policy import Policy
+from pyvision_rl.reward.declared import check_rules
 from pyvision_rl.reward.grading import StageGrader, open_grader
 from pyvision_rl.reward.judge_config import MAY_CHANGE as JUDGE_MAY_CHANGE
 from pyvision_rl.reward.reward import score_group_by
@@ -113,6 +114,9 @@ async def run_loop(
     teaches anything; started again from it, the run draws other tasks.
     `may_change`: dotted keys of the configuration that a resumed run may set anew.
     """
+    for item in tasks:
+        played = item.tasks if isinstance(item, TaskSet) else [item]
+        check_rules(played, config.reward.rule, has_judge=bool(config.judge.model))
     stream = TaskStream(tasks, config.seed)
     with RunFolder.create(
         Path(config.out),

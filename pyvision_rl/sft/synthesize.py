@@ -15,6 +15,7 @@ from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.errors import ConfigError, MediaError
 from pyvision_rl.model.server_config import ServerConfig
 from pyvision_rl.model.server_engine import ServerEngine, TokenUsage
+from pyvision_rl.reward.declared import check_rules
 from pyvision_rl.reward.grading import StageGrader, open_grader
 from pyvision_rl.reward.judge_config import JudgeConfig
 from pyvision_rl.reward.reward import RewardConfig, score_by
@@ -177,6 +178,7 @@ async def run_synthesize(
     tasks = read_tasks(
         config.data, image_root=config.image_root or None, limit=config.limit or None
     )
+    check_rules(tasks, config.reward.rule, has_judge=bool(config.judge.model))
     server = replace(config.endpoint, url=config.server)
     with RunFolder.create(
         Path(config.out), dump_config(config), resume=True, may_change=MAY_CHANGE

@@ -13,6 +13,7 @@ from statistics import fmean
 from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.policy import Policy
+from pyvision_rl.reward.declared import check_rules
 from pyvision_rl.reward.reward import RewardConfig, score_group
 from pyvision_rl.rollout.agent import AgentConfig, open_agent
 from pyvision_rl.rollout.group import run_group, run_together
@@ -58,6 +59,7 @@ class Unseen:
         if config.data:
             root, limit = config.image_root or None, config.limit or None
             self.tasks = read_tasks(config.data, image_root=root, limit=limit)
+            check_rules(self.tasks, config.reward.rule, has_judge=False)
             load_template(config.agent.rollout.prompt)
 
     def is_due(self, step: int, last: int) -> bool:

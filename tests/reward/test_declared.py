@@ -9,7 +9,7 @@ import pytest
 from pyvision_rl.data.readers import RULE_NAMES
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.reward import RewardConfig, declared, grade_task, register_rule, score_group
-from pyvision_rl.reward.declared import own_rules
+from pyvision_rl.reward.declared import check_rules, own_rules
 from pyvision_rl.reward.rules import Rule
 from pyvision_rl.types import Completion, Observation, StopReason, Task, Trajectory, Turn
 
@@ -102,6 +102,21 @@ def test_an_own_rule_that_raises_is_one_line() -> None:
     assert str(raised.value).endswith(": ZeroDivisionError: no area at all")
     assert Path(__file__).name in str(raised.value)
     assert own_rules()["broken"] is broken
+
+
+def test_tasks_that_no_answer_can_solve_are_found_at_once() -> None:
+    fine = [task("4", "mra"), task("4 m", "mra"), task("[1, 2]", "set"), task("red", "number")]
+    check_rules([*fine, task("2 1", "sequence"), task("x", "judge")], "auto", has_judge=True)
+    with pytest.raises(InputError, match=r"^task t: its rule 'judge' needs a judge: set judge"):
+        check_rules([*fine, task("x", "judge")], "auto", has_judge=False)
+    with pytest.raises(InputError, match="its rule 'judge' needs a judge"):
+        check_rules([task("x")], "judge", has_judge=False)
+    for rule, gold in (("mra", "far"), ("set", "1 to 4"), ("sequence", "left")):
+        message = f"^task t: its rule '{rule}' needs numbers, its answer is '{gold}'$"
+        with pytest.raises(InputError, match=message):
+            check_rules([*fine, task(gold, rule)], "auto", has_judge=True)
+        with pytest.raises(InputError, match=message):
+            check_rules([task(gold)], rule, has_judge=True)
 
 
 def test_rules_that_cannot_grade() -> None:

@@ -112,6 +112,8 @@ def test_rows_that_want_a_judge_end_a_run_without_one(data, tmp_path):
     config = replace(config_for(data, tmp_path / "run", unused_address()), judge=JudgeConfig())
     with pytest.raises(InputError, match=r"its rule 'judge' needs a judge: set judge\.model"):
         run(config)
+    # Found before anything was played.
+    assert not (tmp_path / "run").exists()
 
 
 def test_rows_that_turn_bad_are_skipped_up_to_a_bound(data, tmp_path, caplog):

@@ -132,6 +132,11 @@ def test_bad_unseen_tasks_are_found_before_training(tmp_path):
     unseen = UnseenConfig(data=str(task_file(tmp_path)), agent=prompt)
     with pytest.raises(InputError, match="prompt nope: neither a shipped template"):
         train(config_of(tmp_path, tmp_path / "out", unseen=unseen))
+    rows = json.loads(task_file(tmp_path).read_text())
+    (tmp_path / "judged.json").write_text(json.dumps([row | {"rule": "judge"} for row in rows]))
+    unseen = UnseenConfig(data=str(tmp_path / "judged.json"), agent=AGENT)
+    with pytest.raises(InputError, match="task t0: its rule 'judge' needs a judge"):
+        train(config_of(tmp_path, tmp_path / "out", unseen=unseen))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="unseen: limit"):
         UnseenConfig(every=-1)
