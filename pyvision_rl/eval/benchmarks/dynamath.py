@@ -27,6 +27,7 @@ from pyvision_rl.eval.benchmarks.metrics import (
     scored,
     value_metric,
 )
+from pyvision_rl.eval.benchmarks.options import option_in
 from pyvision_rl.eval.benchmarks.scorers import grade_by_rules
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
 from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, grade_answer
@@ -34,6 +35,7 @@ from pyvision_rl.reward.text import parse_options, quantity
 from pyvision_rl.types import Task
 
 TOLERANCE = 0.001
+LETTERS = "ABCDE"
 MAX_FLOAT = 10**100
 ANSWER_TYPES = ("float", "multiple choice", "text")
 VARIANT_SPLIT = re.compile(r"sample_variant(\d+)")
@@ -84,13 +86,17 @@ def _item(row: Row, cells: ImageCells, seed: str, count: int) -> BenchmarkItem:
 
 
 def grade_official(item: BenchmarkItem, response: Response) -> float:
-    """The authors' rule: floats to 0.001, letters equal, texts that hold the gold one."""
-    return grade(item, response, lambda said, gold: _holds(said, gold))
+    """The authors' rule: floats to 0.001, letters equal, texts that hold the gold one (`5:00` holds
+    `5:0`).
+    """
+    return grade(item, response, lambda said, gold: gold in said)
 
 
 def grade_vlmevalkit(item: BenchmarkItem, response: Response) -> float:
-    """As `grade_official`, but texts are to be held by the gold one."""
-    return grade(item, response, lambda said, gold: _holds(gold, said))
+    """As `grade_official`, but texts are to be words of the gold one, whatever their case; neither
+    an empty answer nor a letter is one.
+    """
+    return grade(item, response, lambda said, gold: _holds(gold.lower(), said.lower()))
 
 
 def grade_paper(item: BenchmarkItem, response: Response) -> float:
@@ -116,12 +122,12 @@ def grade(item: BenchmarkItem, response: Response, fits: Callable[[str, str], bo
             return 0.0
         return float(abs(given - right) <= TOLERANCE)
     if item.answer_type == "multiple choice":
-        return grade_answer(answer, gold, "choice", item.options)
-    return float(len(answer) < MAX_ANSWER_CHARS and fits(answer.strip().lower(), gold.lower()))
+        chosen = option_in(answer, item.options or dict.fromkeys(LETTERS, ""))
+        return float(chosen == gold) or grade_answer(answer, gold, "choice", item.options)
+    return float(len(answer) < MAX_ANSWER_CHARS and fits(answer.strip(), gold))
 
 
 def _holds(text: str, words: str) -> bool:
-    """As whole words, so that neither an empty text nor a letter is in every other."""
     return bool(words) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
 
 

@@ -54,7 +54,7 @@ def _item(row: Row, cells: ImageCells) -> BenchmarkItem:
     images = cells.read(row, image)
     question = row.text("question")
     # Options that are just letters stand in the figure: repeating them says nothing.
-    if any(text != letter for letter, text in options.items()):
+    if any(text not in ("", letter) for letter, text in options.items()):
         question = with_options(question, options)
     question = _without_marks(question, len(images))
     labels = {

@@ -113,12 +113,14 @@ def test_dynamath_seed_with_a_lost_variant_is_not_all_right():
         ("float", "5", "", 0, 0, 0),
         ("multiple choice", "B", "b", 1, 1, 1),
         ("multiple choice", "B", "A", 0, 0, 0),
+        ("multiple choice", "B", "B because it is larger", 1, 1, 0),
         # The gold text in the answer, or the answer in the gold text.
         ("text", "July and August", "july", 0, 1, 0),
         ("text", "May", "The hottest month is May", 1, 0, 0),
-        ("text", "even", "Even", 1, 1, 1),
+        ("text", "5:0", "5:00", 1, 0, 0),
+        ("text", "even", "Even", 0, 1, 1),  # the authors' case counts
         ("text", "even", "e", 0, 0, 0),
-        ("text", "even", "uneven", 0, 0, 0),
+        ("text", "even", "uneven", 1, 0, 0),  # as for the authors
         ("text", "even", "", 0, 0, 0),
         ("text", "even", "odd", 0, 0, 0),
     ],
@@ -354,10 +356,12 @@ def test_mathvision_options_that_are_letters_stand_in_the_figure(tmp_path):
         {**row, "choices": "['A', 'B']", "image": base64_png()},
         {**row, "index": 2, "choices": "['x', 'y']", "image": "1"},
         {**row, "index": 3, "choices": "[]", "image": "1"},
+        {**row, "index": 4, "choices": "['A)', 'B)']", "image": "1"},
     ]
     items = read_items(MATHVISION, source(tsv(tmp_path / "MathVision.tsv", rows)))
-    assert [i.task.question for i in items] == ["Which?", "Which?\nA. x\nB. y", "Which?"]
-    assert [bool(i.options) for i in items] == [True, True, False]
+    questions = [i.task.question for i in items]
+    assert questions == ["Which?", "Which?\nA. x\nB. y", "Which?", "Which?"]
+    assert [bool(i.options) for i in items] == [True, True, False, True]
 
 
 def problem(name, steps, *grades):
