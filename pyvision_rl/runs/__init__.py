@@ -4,7 +4,7 @@ from pyvision_rl.runs.checkpoints import Checkpoint, CheckpointConfig, Checkpoin
 from pyvision_rl.runs.folder import PROMPT, SETUP, VIDEO_PROMPT, RunFolder
 from pyvision_rl.runs.metrics import MetricRow
 from pyvision_rl.runs.reader import RunReader
-from pyvision_rl.runs.records import GroupRecord, selection_records
+from pyvision_rl.runs.records import GroupRecord, RecordConfig, selection_records
 
 __all__ = [
     "PROMPT",
@@ -15,6 +15,7 @@ __all__ = [
     "Checkpoints",
     "GroupRecord",
     "MetricRow",
+    "RecordConfig",
     "RunFolder",
     "RunReader",
     "selection_records",

@@ -124,9 +124,14 @@ class RunFolder:
         if self._tracker:
             self._tracker.log(row.values, step=step)
 
-    def write_groups(self, step: int, phase: str, records: Sequence[GroupRecord]) -> None:
-        """Records what was drawn in a step; `phase` is "train" or an evaluation's name."""
-        write_groups(self.path, step, phase, records)
+    def write_groups(
+        self, step: int, phase: str, records: Sequence[GroupRecord], image_groups: int = -1
+    ) -> None:
+        """Records what was drawn in a step; `phase` is "train" or an evaluation's name.
+
+        `image_groups`: groups whose images are kept, see RecordConfig.
+        """
+        write_groups(self.path, step, phase, records, image_groups)
 
     def write_summary(self, summary: Mapping[str, Json]) -> None:
         """Replaces summary.json."""

@@ -34,7 +34,7 @@ class ImageTable:
         # Most repetitions are the very same object; holding it keeps its id from being re-used.
         self._seen: dict[int, tuple[Image.Image, str]] = {}
 
-    def add(self, image: Image.Image) -> str:
+    def name(self, image: Image.Image) -> str:
         """The name of the image: the sha1 of its mode, size and pixels."""
         if id(image) in self._seen:
             return self._seen[id(image)][1]
@@ -42,6 +42,11 @@ class ImageTable:
         digest.update(image.tobytes())
         name = digest.hexdigest()
         self._seen[id(image)] = (image, name)
+        return name
+
+    def add(self, image: Image.Image) -> str:
+        """Keep the image; its name."""
+        name = self.name(image)
         if name not in self._rows:
             width, height = image.size
             self._rows[name] = {

@@ -2,13 +2,15 @@
 
 Per step and phase three files, committed in this order, so that none names what is not there:
 
-* `images/PHASE/step-0000012.parquet`: every distinct image once (`sha1`, `width`, `height`, `png`).
+* `images/PHASE/step-0000012.parquet`: every distinct image once (`sha1`, `width`, `height`, `png`),
+  of all groups or, to save room, of some; those of the others are named and not there.
 * `turns/PHASE/...`: all texts, token ids, log-probs and image names, a row a trajectory.
 * `trajectories/PHASE/...`: one flat row a trajectory, for lists, filters and plots.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from pyvision_rl.errors import InputError
+from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.runs.files import write_file
 from pyvision_rl.runs.images import ImageTable, read_images, read_pngs
 from pyvision_rl.runs.parquet import keep_rows, read_rows, read_table
@@ -34,6 +36,21 @@ from pyvision_rl.types import Group, Reward, Selection
 _PHASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FILE = re.compile(r"step-(\d{7,})\.parquet")
 KINDS = ("trajectories", "turns", "images")
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """What of a step's trajectories is written down. Texts, tokens and numbers always are."""
+
+    image_groups: int = -1
+    """Groups of each step whose images are kept, those that were trained on first, best first: at
+    2 million pixels an image a step of 32 groups writes gigabytes. -1: all."""
+
+    def __post_init__(self) -> None:
+        if self.image_groups < -1:
+            raise ConfigError(
+                f"records.image_groups: {self.image_groups}, must be -1 (all) or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -73,8 +90,10 @@ def selection_records(
     return records
 
 
-def write_groups(folder: Path, step: int, phase: str, records: Sequence[GroupRecord]) -> None:
-    """Writes the records of one step and phase.
+def write_groups(
+    folder: Path, step: int, phase: str, records: Sequence[GroupRecord], image_groups: int = -1
+) -> None:
+    """Writes the records of one step and phase, images as RecordConfig says.
 
     Raises InputError where they are there already, a record cannot be written as it is, or the
     disk is full.
@@ -85,6 +104,7 @@ def write_groups(folder: Path, step: int, phase: str, records: Sequence[GroupRec
     if path.exists():
         raise InputError(f"{path}: this step of the phase is recorded already")
     images = ImageTable()
+    pictured = _pictured(records, image_groups)
     light: list[dict[str, object]] = []
     heavy: list[dict[str, object]] = []
     for place, record in enumerate(records):
@@ -94,10 +114,18 @@ def write_groups(folder: Path, step: int, phase: str, records: Sequence[GroupRec
             fate = {"step": step, "phase": phase, **_fate_columns(record, index)}
             reward = record.group.rewards[index]
             light.append(key | fate | trajectory_columns(task, reward, trajectory))
-            heavy.append(key | turns_columns(task, trajectory, images.add))
+            name = images.add if place in pictured else images.name
+            heavy.append(key | turns_columns(task, trajectory, name))
     write_file(record_path(folder, "images", phase, step), images.parquet())
     write_file(record_path(folder, "turns", phase, step), TURNS.encode(heavy))
     write_file(path, TRAJECTORIES.encode(light))
+
+
+def _pictured(records: Sequence[GroupRecord], image_groups: int) -> set[int]:
+    """Places of the groups whose images are kept."""
+    ranks = [math.inf if record.rank is None else record.rank for record in records]
+    places = sorted(range(len(records)), key=ranks.__getitem__)
+    return set(places if image_groups < 0 else places[:image_groups])
 
 
 def read_groups(
@@ -105,11 +133,14 @@ def read_groups(
 ) -> list[GroupRecord]:
     """The records as they were written, images pixel by pixel; all, or those of some groups.
 
-    Raises InputError where a file is missing, broken or of another schema.
+    Raises InputError where a file is missing, broken or of another schema, or images were not kept.
     """
     stored = read_stored(folder, step, phase, groups)
     names = {name for trajectory in stored for name in trajectory.image_names}
-    images = read_images(record_path(folder, "images", phase, step), names)
+    path = record_path(folder, "images", phase, step)
+    images = read_images(path, names)
+    if gone := names - images.keys():
+        raise _not_kept(path, min(gone))
     places: dict[int, list[StoredTrajectory]] = {}
     for trajectory in stored:
         places.setdefault(trajectory.group, []).append(trajectory)
@@ -134,8 +165,15 @@ def read_image(folder: Path, step: int, phase: str, sha1: str) -> bytes:
     path = record_path(folder, "images", phase, step)
     found = read_pngs(path, [sha1])
     if sha1 not in found:
-        raise InputError(f"{path}: holds no image {sha1}")
+        raise _not_kept(path, sha1)
     return found[sha1]
+
+
+def _not_kept(path: Path, sha1: str) -> InputError:
+    return InputError(
+        f"{path}: holds no image {sha1}; a run may keep those of some groups only "
+        "(records.image_groups)"
+    )
 
 
 def list_trajectories(

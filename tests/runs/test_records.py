@@ -11,14 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pyvision_rl.errors import InputError
+from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.runs.images import ImageTable
 from pyvision_rl.runs.records import (
     GroupRecord,
+    RecordConfig,
     drop_records_after,
     list_trajectories,
     read_groups,
     read_image,
+    read_stored,
     recorded_steps,
     selection_records,
     write_groups,
@@ -76,6 +78,49 @@ def test_an_image_is_stored_once(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "images/train/step-0000005.parquet")
     sizes = sorted(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))
     assert sizes == [(28, 28)] * 3 + [(56, 28)] * 2
+
+
+def shown(step: int, place: int) -> set[str]:
+    """Names of the images of a group of `records`: its view, and what its members showed."""
+    table = ImageTable()
+    group = records(step, num_groups=3)[place].group
+    return {table.name(image) for member in group.trajectories for image in member.context.images}
+
+
+@pytest.mark.parametrize(
+    ("image_groups", "ranks", "places"),
+    [
+        (-1, (None, 1, 0), [0, 1, 2]),
+        (9, (None, 1, 0), [0, 1, 2]),
+        (1, (None, 1, 0), [2]),
+        (2, (None, 1, 0), [1, 2]),
+        (2, (None, None, 0), [0, 2]),
+        (0, (None, 1, 0), []),
+    ],
+)
+def test_images_of_some_groups_only(tmp_path: Path, image_groups, ranks, places) -> None:
+    """Those that were trained on first, best first, then the others as they were drawn."""
+    written = [
+        replace(record, rank=rank)
+        for record, rank in zip(records(5, num_groups=3), ranks, strict=True)
+    ]
+    write_groups(tmp_path, 5, "train", written, image_groups)
+    kept = pq.read_table(tmp_path / "images/train/step-0000005.parquet")["sha1"].to_pylist()
+    assert set(kept) == set().union(*(shown(5, place) for place in places))
+    assert len(list_trajectories(tmp_path)) == 9
+    stored = read_stored(tmp_path, 5, "train", None)
+    assert set().union(*(trajectory.image_names for trajectory in stored)) == set().union(
+        *(shown(5, place) for place in range(3))
+    )
+    assert read_groups(tmp_path, 5, "train", places) == [written[place] for place in places]
+    for place in {0, 1, 2} - set(places):
+        with pytest.raises(InputError, match=r"step-0000005.parquet: holds no image \w{40}; a run"):
+            read_groups(tmp_path, 5, "train", [place])
+
+
+def test_how_many_groups_images_can_be_kept_of() -> None:
+    with pytest.raises(ConfigError, match=r"records\.image_groups: -2, must be -1 \(all\) or more"):
+        RecordConfig(image_groups=-2)
 
 
 def test_one_image_by_name(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ const UNITS = [[1e9, "B"], [1e6, "M"], [1e4, "k"]];
 
 // As many digits as tell one tick from the next.
 function tickText(tick, step) {
+  if (tick === 0 && step < 0.001) return "0";
   const size = Math.abs(tick);
   const power = Math.floor(Math.log10(step) + 1e-9);
   const fraction = Math.abs(step / 10 ** power - 2.5) < 1e-6 ? 1 : 0;
