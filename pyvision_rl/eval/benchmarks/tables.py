@@ -19,6 +19,8 @@ from pyvision_rl.errors import InputError
 
 SUFFIXES = (".tsv", ".parquet", ".jsonl", ".json")
 MAX_CELL_CHARS = 2**30
+REST = "\t"
+"""Name of what a row has beyond its columns: none of theirs, which are parted by it."""
 PARQUET_ROWS = 8
 """Rows in memory at once: an 8K image in a row is several megabytes."""
 
@@ -75,10 +77,14 @@ def _tsv(file: Path) -> Iterator[Row]:
     csv.field_size_limit(MAX_CELL_CHARS)
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            table = csv.DictReader(lines, delimiter="\t")
+            table = csv.DictReader(lines, delimiter="\t", restkey=REST)
             for index, cells in enumerate(table):
+                rest = cells.pop(REST, [])
                 fields = {name: cell for name, cell in cells.items() if name and cell}
-                yield Row(file, index, table.line_num, fields)
+                row = Row(file, index, table.line_num, fields)
+                if any(rest):
+                    row.fail("", rest, "more cells than columns, so that none is surely its own")
+                yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: not a readable table ({error})") from error
 

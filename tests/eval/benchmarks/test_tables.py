@@ -192,6 +192,17 @@ def test_formats_that_are_not_read_are_told_those_that_are(tmp_path):
         list(iter_table(tmp_path / "t.csv"))
 
 
+def test_a_row_with_more_cells_than_columns(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("index\tquestion\n0\tHow many?\t\n1\tHow\tmany?\n")
+    rows = iter_table(path)
+    assert next(rows).fields == {"index": "0", "question": "How many?"}
+    with pytest.raises(
+        InputError, match=r"row 1 \(line 3\): \['many\?'\]: more cells than columns"
+    ):
+        next(rows)
+
+
 def test_a_table_of_another_benchmark(tmp_path):
     path = tsv(tmp_path / "x.tsv", [{"index": 1, "question": "q", "image": base64_png()}])
     for name, benchmark in BENCHMARKS.items():
