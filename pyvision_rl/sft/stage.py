@@ -56,8 +56,12 @@ def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
     samples = TraceSamples(traces, lambda row, trace: _encode(config, policy, row, trace))
     total = num_steps(len(samples), config.train)
     with RunFolder.create(Path(config.out), dump_config(config), track=config.track) as run:
+        checkpoints = run.checkpoints
 
         def log(step: int, metrics: dict[str, float]) -> None:
+            if step == total:
+                # What was learned outlives whatever the tasks meet that are played next.
+                checkpoints.save(total, as_os_errors(policy.write), {})
             if unseen.is_due(step, total):
                 metrics |= unseen.play(policy)
             run.log(step, metrics)
@@ -65,7 +69,7 @@ def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
 
         train(policy, samples, config.train, config.seed, log)
         run.draw_curves()
-        return run.checkpoints.save(total, as_os_errors(policy.write), {}).path
+    return checkpoints.all()[-1].path
 
 
 def _encode(config: SFTConfig, policy: Policy, row: int, trace: Trace) -> Sample:

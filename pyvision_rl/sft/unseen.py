@@ -5,13 +5,14 @@ is it right?
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import fmean
 
 from pyvision_rl.data.readers import read_tasks
-from pyvision_rl.errors import ConfigError
+from pyvision_rl.errors import ConfigError, MediaError
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.reward.declared import check_rules
 from pyvision_rl.reward.reward import RewardConfig, score_group
@@ -20,6 +21,8 @@ from pyvision_rl.rollout.group import run_group, run_together
 from pyvision_rl.rollout.prompts import load_template
 from pyvision_rl.rollout.seeds import derive_seed
 from pyvision_rl.types import Group, StopReason, Task, Trajectory
+
+logger = logging.getLogger(__name__)
 
 MALFORMED = frozenset({StopReason.NO_ACTION, StopReason.MAX_TOKENS})
 """Endings of a trajectory in which a turn was neither a program nor an answer, or never ended."""
@@ -68,7 +71,8 @@ class Unseen:
         return bool(self.tasks) and (step == last or (every > 0 and step % every == 0))
 
     def play(self, policy: Policy) -> dict[str, float]:
-        """Metrics `eval/...` of one trajectory a task; the same seeds each time.
+        """Metrics `eval/...` of one trajectory a task; the same seeds each time. A task whose media
+        cannot be read any more is left out, with a warning.
 
         In a thread of its own: the caller may itself be called from an event loop.
         """
@@ -80,13 +84,18 @@ class Unseen:
         slots = asyncio.Semaphore(self.config.max_tasks)
         async with open_agent(policy, self.config.agent) as agent:
 
-            async def play(task: Task) -> Group:
+            async def play(task: Task) -> Group | None:
                 async with slots:
                     seed = derive_seed(self.seed, "unseen", task.id)
-                    trajectories = await run_group(agent, task, 1, seed)
+                    try:
+                        trajectories = await run_group(agent, task, 1, seed)
+                    except MediaError as error:
+                        logger.warning("task %s is not played: %s", task.id, error)
+                        return None
                 return await asyncio.to_thread(score_group, task, trajectories, self.config.reward)
 
-            return await run_together(map(play, self.tasks))
+            groups = await run_together(map(play, self.tasks))
+        return [group for group in groups if group is not None]
 
 
 def unseen_metrics(groups: Sequence[Group]) -> dict[str, float]:

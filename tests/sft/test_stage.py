@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.errors import ConfigError, InputError, PyVisionError
 from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import RolloutConfig
@@ -85,6 +85,24 @@ def test_unseen_tasks_are_played_and_change_nothing(tmp_path):
     told = rows[-1].values
     assert 0 <= told["eval/accuracy"] <= told["eval/format"] <= 1
     assert {"loss/sft", "eval/tool_calls_mean", "eval/zero_call_share"} <= told.keys()
+
+
+def test_what_unseen_tasks_meet_costs_no_training(tmp_path, monkeypatch, caplog):
+    data = task_file(tmp_path)
+    (tmp_path / "task.png").write_bytes(b"broken since")
+    config = config_of(tmp_path, tmp_path / "run", unseen=UnseenConfig(data=str(data), agent=AGENT))
+    weights, rows = train(config)
+    assert "task t0 is not played: " in caplog.text
+    assert "eval/format" not in rows[-1].values
+
+    def fails(*_):
+        raise PyVisionError("no sandbox")
+
+    monkeypatch.setattr(Unseen, "play", fails)
+    with pytest.raises(PyVisionError, match="no sandbox"):
+        train(replace(config, out=str(tmp_path / "other")))
+    (saved,) = (tmp_path / "other").rglob("model.safetensors")
+    assert all(weights[name].equal(tensor) for name, tensor in load_file(saved).items())
 
 
 def test_when_tasks_are_played(tmp_path):
