@@ -11,7 +11,7 @@ from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rl.learner import LearnerConfig
 from pyvision_rl.rl.select import SelectConfig
 from pyvision_rl.rollout.agent import AgentConfig
-from pyvision_rl.runs import CheckpointConfig
+from pyvision_rl.runs import CheckpointConfig, RecordConfig
 from pyvision_rl.runs.track import Track
 
 
@@ -53,6 +53,8 @@ class RLConfig:
         default_factory=lambda: CheckpointConfig(best_metric="reward/accuracy")
     )
     """Which checkpoints stay."""
+    records: RecordConfig = field(default_factory=RecordConfig)
+    """What is written down of the trajectories."""
     track: Track = "none"
     """Service that gets the metrics too."""
 

@@ -59,7 +59,10 @@ Play = Callable[[Task, int], Coroutine[None, None, tuple[Trajectory, ...]]]
 ETA_STEPS = 10
 """Steps whose mean says how long the others will take."""
 
-MAY_CHANGE = ("num_steps", "checkpoint_every", "track", "max_bad_rows", *JUDGE_MAY_CHANGE)
+MAY_CHANGE = (
+    *("num_steps", "checkpoint_every", "track", "max_bad_rows", "records.image_groups"),
+    *JUDGE_MAY_CHANGE,
+)
 """What a resumed run may set anew."""
 
 
@@ -274,7 +277,8 @@ class _Loop:
                 group, normalize_std=normalize_std, over=baseline_of(group, config)
             )
 
-        run.write_groups(step, "train", selection_records(selection, why, advantages))
+        records = selection_records(selection, why, advantages)
+        run.write_groups(step, "train", records, self.config.records.image_groups)
 
     def save(self, folder: Path) -> None:
         """Write all that the next step depends on."""

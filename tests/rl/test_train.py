@@ -31,7 +31,7 @@ from pyvision_rl.rl.train import train
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import RolloutConfig
 from pyvision_rl.rollout.videos import VideoConfig
-from pyvision_rl.runs import CheckpointConfig, RunReader
+from pyvision_rl.runs import CheckpointConfig, RecordConfig, RunReader
 from pyvision_rl.runs.config import dump_config
 from pyvision_rl.sandbox import SandboxConfig
 
@@ -99,6 +99,20 @@ def test_a_run_learns_records_and_resumes_bit_by_bit(data, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(resumed)
     assert tokenizer is not None
     assert tokenizer.eos_token == "<|im_end|>"
+
+
+def test_a_run_keeps_the_images_of_as_many_groups_as_it_is_told(data, tmp_path):
+    config = config_for(data, tmp_path / "run", 1)
+    run(config)
+    run(replace(config, num_steps=2, records=RecordConfig(image_groups=1)))
+    reader = RunReader(tmp_path / "run")
+    assert len(reader.groups(1, "train")) == len(reader.trajectories(steps=[1])) / 8
+    ranks = reader.trajectories(steps=[2]).to_pylist()
+    (best,) = {row["group"] for row in ranks if row["rank"] == 0}
+    (second,) = {row["group"] for row in ranks if row["rank"] == 1}
+    assert reader.groups(2, "train", [best])[0].rank == 0
+    with pytest.raises(InputError, match="a run may keep those of some groups only"):
+        reader.groups(2, "train", [second])
 
 
 @pytest.mark.parametrize("checkpoint_every", [1, 3])
