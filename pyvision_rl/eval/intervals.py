@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 _Z = 1.959963984540054
 _UNKNOWN = (0.0, 1.0)
+_SAME = 1e-9
 _MAX_VARIANCE = 0.25
 """Of a value between 0 and 1."""
 
@@ -16,13 +17,14 @@ def mean_ci95(values: Sequence[float]) -> tuple[float, float]:
 
     Wilson's interval where every value is 0 or 1: it stays honest near both ends, where a normal
     interval shrinks to a point. Otherwise (avg@k, graded answers) the normal one, cut to [0, 1];
-    one such value alone says nothing of its spread.
+    one such value alone says nothing of its spread, and several equal ones take Wilson's too, the
+    widest that there can be.
     """
     count = len(values)
     if count == 0:
         return _UNKNOWN
     mean = math.fsum(values) / count
-    if all(value in (0.0, 1.0) for value in values):
+    if all(value in (0.0, 1.0) for value in values) or (count > 1 and _are_equal(values)):
         centre = (mean + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
         spread = math.sqrt(mean * (1 - mean) / count + _Z**2 / (4 * count**2))
         half = _Z * spread / (1 + _Z**2 / count)
@@ -38,17 +40,20 @@ def clustered_ci95(values: Sequence[float], clusters: Sequence[str]) -> tuple[fl
     """Interval of a mean whose values go together within clusters (variants of one question).
 
     The variance is that of the sums of residuals over clusters. Where every cluster is all right
-    or all wrong, which makes that variance useless, each cluster counts as one value of Wilson's.
+    or all wrong, or all have the same mean, which makes that variance useless, each cluster counts
+    as one value of Wilson's.
     """
     members: dict[str, list[float]] = {}
     for value, cluster in zip(values, clusters, strict=True):
         members.setdefault(cluster, []).append(value)
     means = [math.fsum(group) / len(group) for group in members.values()]
-    if len(members) == len(values) or all(mean in (0.0, 1.0) for mean in means):
-        return mean_ci95(means)
     count = len(members)
+    if count == len(values) or all(mean in (0.0, 1.0) for mean in means):
+        return mean_ci95(means)
     if count == 1:
         return _UNKNOWN
+    if _are_equal(means):
+        return mean_ci95(means)
     mean = math.fsum(values) / len(values)
     sums = (math.fsum(group) - len(group) * mean for group in members.values())
     spread = math.fsum(value**2 for value in sums) * count / (count - 1)
@@ -61,14 +66,27 @@ def stratified_ci95(
 ) -> tuple[float, float]:
     """Interval of a weighted sum of the means of independent sets of values in [0, 1].
 
-    A set of one value, which says nothing of its spread, counts with the largest there can be.
+    A set of one value, which says nothing of its spread, counts with the largest there can be, one
+    that is all right or all wrong as if two more values were right and two wrong (Agresti-Coull).
     """
     centre = variance = 0.0
     for values, weight in zip(strata, weights, strict=True):
-        mean = math.fsum(values) / len(values)
-        squares = math.fsum((value - mean) ** 2 for value in values)
-        centre += weight * mean
-        own = squares / (len(values) - 1) if len(values) > 1 else _MAX_VARIANCE
-        variance += weight**2 * own / len(values)
+        centre += weight * math.fsum(values) / len(values)
+        variance += weight**2 * _variance(values) / len(values)
     half = _Z * math.sqrt(variance)
     return (max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _variance(values: Sequence[float]) -> float:
+    """Of one value of a set."""
+    if len(values) == 1:
+        return _MAX_VARIANCE
+    mean = math.fsum(values) / len(values)
+    if mean in (0.0, 1.0):
+        share = (math.fsum(values) + 2) / (len(values) + 4)
+        return share * (1 - share)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _are_equal(values: Sequence[float]) -> bool:
+    return max(values) - min(values) < _SAME

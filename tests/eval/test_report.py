@@ -51,6 +51,19 @@ def test_a_single_value_says_nothing_of_its_spread():
     assert (low, high) == pytest.approx((0.0, 0.25 + 1.959964 * (2 / 64) ** 0.5))
 
 
+def test_no_interval_is_a_point():
+    # Wilson's for 2 of 4 and 1 of 2: (p + z2/2n +- z sqrt(p q / n + z2 / 4n2)) / (1 + z2/n)
+    assert (
+        mean_ci95([0.5] * 4) == mean_ci95([0.0, 1.0] * 2) == pytest.approx((0.15, 0.85), abs=2e-3)
+    )
+    halves = clustered_ci95([1.0, 0.0, 1.0, 0.0], ["a", "a", "b", "b"])
+    assert halves == mean_ci95([1.0, 0.0])
+    # 5 right: 7 of 9, variance 7/9 * 2/9; weight 1
+    low, high = stratified_ci95([[1.0] * 5], [1.0])
+    assert (low, high) == pytest.approx((1 - 1.959964 * (14 / 81 / 5) ** 0.5, 1.0))
+    assert stratified_ci95([[0.0] * 5], [1.0]) == pytest.approx((0.0, 1 - low))
+
+
 def group_of(kind: str, *members) -> Group:
     task = Task("t", "q", "7", ability=kind)
     trajectories, rewards = zip(*members, strict=True)
