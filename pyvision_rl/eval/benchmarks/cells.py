@@ -69,6 +69,8 @@ class ImageCells:
             row.fail(name, value, f"missing; fields are {', '.join(sorted(row.fields))}")
             return ()
         parts = _parts(value)
+        if not parts:
+            row.fail(name, value, "holds no image")
         images = tuple(path for part in parts for path in self._one(row, name, part))
         if index := str(row.fields.get("index", "")):
             self.by_index[index] = images

@@ -135,6 +135,7 @@ def test_references_paths_and_lists(tmp_path):
         ({"image": base64.b64encode(png()[:-20]).decode()}, r"row 0.*no image that can be read"),
         ({"image": "12"}, r"row 0.*image = '12': neither the index of an earlier row nor a file"),
         ({"image": ""}, r"row 0.*image.*missing; fields are"),
+        ({"image": "[]"}, r"row 0.*image = '\[\]': holds no image"),
         ({"answer": "E"}, r"row 0.*answer = 'E': must be one of A, B, C, D"),
         ({"answer": "2"}, r"row 0.*answer = '2': must be one of A, B, C, D"),
         ({"category": "both"}, r"row 0.*must be 'single' or 'cross'"),
