@@ -204,7 +204,7 @@ def quantity(text: str, sentence: bool = False) -> Quantity | None:
     match = QUANTITY.fullmatch(text)
     unit = (match["unit"] or "") if match else ""
     if match and not (HEDGES.search(unit) or SCALES.search(unit)):
-        if VARIABLE.fullmatch(unit.strip()):
+        if VARIABLE.fullmatch(unit.strip()) or COUNT_WORD.search(unit):
             return None
         return _quantity(match["number"], match["below"], unit, match["name"], match["whole"])
     return _of_sentence(text) if sentence else None

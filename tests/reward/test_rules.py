@@ -182,6 +182,8 @@ def test_choice(answer: str, gold: str, options: dict[str, str], right: int) -> 
         ("\\angle A = 30^\\circ", "30", 1),
         ("5 \\mathrm{~m} / \\mathrm{s}", "5 m/s", 1),
         ("twenty one", "20", 0),
+        ("five six", "5", 0),
+        ("5 six", "5", 0),
         ("not $5$", "5", 0),
         ("It is less than $5$.", "5", 0),
     ],
