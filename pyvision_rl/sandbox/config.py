@@ -43,7 +43,8 @@ class SandboxConfig:
     scratch_mb: int = 64
     """Largest file, and all files together, in a runtime's scratch folder."""
     max_running: int = 0
-    """Cells that compute at once; 0 means one per usable core. One that only waits does not count.
+    """Cells that compute at once; 0 means one more than there are usable cores: no core idles
+    while the pool takes in an answer. One that only waits does not count.
     """
     max_text_chars: int = 10_000
     """Longer output keeps its head and its tail and says how much was cut."""
@@ -69,8 +70,8 @@ class SandboxConfig:
 
     @property
     def num_slots(self) -> int:
-        """`max_running` with 0 resolved to the number of usable cores."""
-        return self.max_running or len(os.sched_getaffinity(0))
+        """`max_running` with 0 resolved."""
+        return self.max_running or len(os.sched_getaffinity(0)) + 1
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from pyvision_rl.sandbox.config import Isolation
 from pyvision_rl.sandbox.limits import Limits
 
 MAX_PACKET = 65536
+MAX_VIDEOS = 63
+"""Of one runtime: all their descriptors come in one packet."""
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
@@ -31,6 +33,7 @@ class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
     """Pool to server: fork a runtime. Descriptors in the packet: its channel, then its videos."""
 
     id: int
+    num_videos: int
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

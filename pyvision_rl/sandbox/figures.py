@@ -32,12 +32,11 @@ class FigureCapture:
     def __init__(
         self,
         namespace: dict[str, Any],
-        next_index: int,
         style: FigureStyle,
         limits: tuple[int, int],
     ) -> None:
         self._namespace = namespace
-        self._next_index = next_index
+        self.next_index = 0
         self._style = style
         self._max_figures, self._max_px = limits
         self._px_left = FIGURES_PER_CELL * self._max_px
@@ -78,8 +77,8 @@ class FigureCapture:
                 self._spend(image.width * image.height)
             finally:
                 plt.close(figure)
-            self._namespace[f"image_clue_{self._next_index}"] = image
-            self._next_index += 1
+            self._namespace[f"image_clue_{self.next_index}"] = image
+            self.next_index += 1
             self.shown.append(image)
         plt.close(figure)
 

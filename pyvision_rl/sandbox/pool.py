@@ -81,6 +81,8 @@ class SandboxPool:
         """
         if not 0 <= seed < 2**63:
             raise InputError(f"sandbox seed {seed}: it must be 0 or more and below 2**63")
+        if len(videos) > control.MAX_VIDEOS:
+            raise InputError(f"{len(videos)} videos for one runtime: at most {control.MAX_VIDEOS}")
         for path in videos:
             if not Path(path).is_file():
                 raise InputError(f"video {path}: no such file")

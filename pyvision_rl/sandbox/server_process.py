@@ -102,7 +102,7 @@ class ServerProcess:
         self._next_id += 1
         started: asyncio.Future[Child] = self.loop.create_future()
         self._starting[self._next_id] = started
-        message = control.encode(control.Spawn(self._next_id))
+        message = control.encode(control.Spawn(self._next_id, len(descriptors) - 1))
         try:
             socket.send_fds(self.control_socket, [message], descriptors)
         except OSError as error:

@@ -5,6 +5,7 @@ One thread, no state.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import selectors
@@ -14,13 +15,17 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyvision_rl.sandbox import control, late
 from pyvision_rl.sandbox.confine import Confinement, ConfinementError
 from pyvision_rl.sandbox.confine.keeper import keep, namespaces_work
-from pyvision_rl.sandbox.confine.libc import die_with_parent
-from pyvision_rl.sandbox.limits import allow_open_files
-from pyvision_rl.sandbox.memory import settle
+from pyvision_rl.sandbox.confine.libc import die_with_parent, fork
+from pyvision_rl.sandbox.limits import Limits, allow_open_files
+from pyvision_rl.sandbox.memory import forget_lookups, make_room, settle
+
+if TYPE_CHECKING:
+    from pyvision_rl.sandbox.worker import Worker
 
 PRELOADED = (
     "base64",
@@ -71,32 +76,38 @@ def main() -> None:
 
 def serve(pool: socket.socket, setup: control.Setup, private: bool) -> None:
     """Warm up, confine what can be confined beforehand, and fork on request."""
-    warm_up()
+    worker = warm_up(setup.limits)
     try:
         confinement = Confinement(setup, private)
     except (ConfinementError, OSError) as error:
         pool.send(control.encode(control.Refused(-1, str(error))))
         return
+    settle()
     pool.send(control.encode(control.Ready(confinement.layers, confinement.missing)))
-    with contextlib.closing(ForkServer(pool, setup, confinement)) as server:
+    with contextlib.closing(ForkServer(pool, worker, confinement)) as server:
         server.serve()
 
 
-def warm_up() -> None:
+def warm_up(limits: Limits) -> Worker:
     """Import and use once what every runtime needs, so that forks share it."""
+    make_room()
     import matplotlib
 
     matplotlib.use("Agg")
     for name in PRELOADED:
         importlib.import_module(name)
     sys.meta_path.insert(0, late.LateVideo())
+    forget_lookups()
     draw_once()
+    from pyvision_rl.sandbox.worker import Worker
+
+    worker = Worker(limits)
     num_threads = len(os.listdir("/proc/self/task"))
     if num_threads != 1:
         raise RuntimeError(
             f"the fork server has {num_threads} threads; a fork would copy their locks"
         )
-    settle()
+    return worker
 
 
 def draw_once() -> None:
@@ -118,9 +129,9 @@ def draw_once() -> None:
 class ForkServer:
     """Forks on request and reports ends, watching its socket and a pidfd per runtime."""
 
-    def __init__(self, pool: socket.socket, setup: control.Setup, confinement: Confinement) -> None:
+    def __init__(self, pool: socket.socket, worker: Worker, confinement: Confinement) -> None:
         self._pool = pool
-        self._setup = setup
+        self._worker = worker
         self._confinement = confinement
         self._selector = selectors.DefaultSelector()
         self._selector.register(pool, selectors.EVENT_READ, None)
@@ -152,15 +163,19 @@ class ForkServer:
                 signal.pidfd_send_signal(key.fd, signal.SIGKILL)
 
     def _fork_next(self) -> bool:
-        packet, descriptors, _, _ = socket.recv_fds(self._pool, control.MAX_PACKET, 64)
+        packet, descriptors, _, _ = socket.recv_fds(
+            self._pool, control.MAX_PACKET, 1 + control.MAX_VIDEOS
+        )
         if not packet:
             return False
         request = control.TO_SERVER.decode(packet)
         if not isinstance(request, control.Spawn):
             return False
-        if len(descriptors) > 1:
-            self._load_video_reader()
         try:
+            if len(descriptors) != 1 + request.num_videos:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            if request.num_videos:
+                self._load_video_reader()
             self._fork(request.id, descriptors)
         except OSError as error:
             self._pool.send(control.encode(control.Refused(request.id, f"cannot fork: {error}")))
@@ -179,10 +194,18 @@ class ForkServer:
     def _fork(self, runtime: int, descriptors: list[int]) -> None:
         slot = self._confinement.take_slot()
         parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._become_runtime(slot, parent, descriptors)
-        pidfd = os.pidfd_open(pid)
+        pid = 0
+        try:
+            pid = fork()
+            if pid == 0:
+                self._become_runtime(slot, parent, descriptors)
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            self._confinement.release_slot(slot)
+            raise
         self._selector.register(pidfd, selectors.EVENT_READ, (runtime, slot))
         message = control.encode(control.Spawned(runtime))
         socket.send_fds(self._pool, [message], [pidfd])
@@ -190,12 +213,9 @@ class ForkServer:
     def _become_runtime(self, slot: int, parent: int, descriptors: list[int]) -> None:
         status = 70
         try:
-            from pyvision_rl.sandbox import worker
-
             output = self._confinement.enter(slot, parent, descriptors)
-            channel = socket.socket(fileno=descriptors[0])
-            inherited = worker.Descriptors(channel, output, descriptors[1:])
-            worker.serve_cells(inherited, self._setup.limits)
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptors[0])
+            self._worker.serve(channel, output, descriptors[1:])
             status = 0
         except BaseException:  # noqa: BLE001 - nothing may unwind into the server's loop
             traceback.print_exc(file=sys.__stderr__)

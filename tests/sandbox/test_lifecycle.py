@@ -236,6 +236,31 @@ def test_without_a_free_descriptor_a_runtime_is_lost_at_once() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("room", [0, 1], ids=["for the channel", "for the process"])
+def test_a_fork_server_without_a_free_descriptor_loses_one_runtime(room: int) -> None:
+    async def scenario() -> None:
+        before = pids()
+        async with SandboxPool(CONFIG, without=["namespaces"]) as pool:
+            assert (await pool.runtime().run("x = 1")).kind == "ok"
+            server, count = descendants(since=before)[1], len(descendants(since=before))
+            limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+            taken = set(map(int, os.listdir(f"/proc/{server.pid}/fd")))
+            most = min(set(range(len(taken) + 1)) - taken) + room
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (most, limits[1]))
+            try:
+                lost = [await pool.runtime().run("x = 1") for _ in range(3)]
+            finally:
+                resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+            assert [result.kind for result in lost] == ["sandbox_lost"] * 3
+            assert "Too many open files" in lost[0].text
+            assert len(descendants(since=before)) == count
+            # The second slot of this server: what was lost gave its own back.
+            fresh = await pool.runtime().run("print(os.path.basename(os.getcwd()))")
+            assert fresh.text == "scratch-1\n"
+
+    asyncio.run(scenario())
+
+
 def test_a_closed_pool_refuses() -> None:
     async def scenario() -> None:
         pool = SandboxPool(CONFIG)

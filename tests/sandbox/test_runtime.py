@@ -139,3 +139,5 @@ def test_bad_configuration_and_missing_videos_are_refused(sandbox: Sandbox) -> N
         sandbox.runtime(seed=-1)
     with pytest.raises(InputError, match="no such file"):
         sandbox.runtime(videos=["nowhere.mp4"])
+    with pytest.raises(InputError, match="64 videos for one runtime: at most 63"):
+        sandbox.runtime(videos=["clip.mp4"] * 64)

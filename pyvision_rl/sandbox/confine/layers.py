@@ -43,7 +43,7 @@ class Confinement:
         self.missing: list[str] = []
         self._private_root = private_root
         self._landlock = 0
-        self._address_space = setup.memory_mb << 20
+        self._address_space = 0
         self._filter: bytes | None = None
         self._first_uid: int | None = None
         if setup.isolation != "none":
@@ -59,7 +59,8 @@ class Confinement:
             for path in readable
             if path.exists() and self._landlock
         ]
-        set_environment()
+        self._paths = {path for path, _ in self._readable}
+        set_environment(namespaces.SCRATCH if private_root else None)
 
     def _find_layers(self) -> None:
         without = self._setup.without
@@ -98,9 +99,13 @@ class Confinement:
 
     def bound_memory(self) -> None:
         """Let a runtime add `memory_mb` to the addresses that this process uses now."""
+        memory, file_size = self._setup.memory_mb << 20, self._setup.scratch_mb << 20
         with contextlib.suppress(FileNotFoundError):  # no /proc in the private root: as before
             num_pages = int(Path("/proc/self/statm").read_text().split()[0])
-            self._address_space = num_pages * resource.getpagesize() + (self._setup.memory_mb << 20)
+            self._address_space = num_pages * resource.getpagesize()
+        self._limits = privileges.resource_limits(
+            self._address_space + memory, file_size, self._first_uid is not None
+        )
 
     @property
     def counts_scratch(self) -> bool:
@@ -114,14 +119,14 @@ class Confinement:
                 raise OSError(f"{self._num_slots} runtimes are alive, the most there can be")
             self._free.append(self._num_slots)
             self._num_slots += 1
-        slot = self._free.pop()
+        slot = self._free[-1]
         if not self._private_root:
             scratch = self._scratch(slot)
             scratch.mkdir(mode=0o700)
             self._folder.chmod(0o711)
             if self._first_uid is not None:
                 os.chown(scratch, self._first_uid + slot, self._first_uid + slot)
-        return slot
+        return self._free.pop()
 
     def release_slot(self, slot: int) -> None:
         """Give a slot back once its runtime has been waited for."""
@@ -146,20 +151,21 @@ class Confinement:
         os.setsid()
         forget_handlers(signal.SIGTERM, signal.SIGINT)
         uid = os.getuid() if self._first_uid is None else self._first_uid + slot
-        scratch = str(self._scratch(slot))
         if self._private_root:
             namespaces.enter_scratch(self._setup.scratch_mb, uid)
             scratch = namespaces.SCRATCH
+        else:
+            scratch = str(self._scratch(slot))
+            set_environment(scratch)
         output = os.memfd_create("output")
         os.chdir(scratch)
         os.umask(0o077)
-        kept = {0, 1, 2, output, *descriptors}
         # The server has one for each living runtime: soon more than this process may open.
-        keep_only(kept | {path for path, _ in self._readable})
+        keep_only({0, 1, 2, output, *descriptors, *self._paths})
         if self._setup.isolation != "none":
             self._give_up_rights(uid, parent, scratch)
-        keep_only(kept)
-        os.environ.update(HOME=scratch, TMPDIR=scratch, MPLCONFIGDIR=scratch)
+        for path in self._paths:
+            os.close(path)
         os.dup2(output, 1)
         os.dup2(output, 2)
         if self._filter is not None:
@@ -171,8 +177,8 @@ class Confinement:
             privileges.become(uid)
             follow(parent)  # changing the uid takes the parent-death signal away
         privileges.drop_capabilities()
-        file_size = self._setup.scratch_mb << 20
-        privileges.limit_resources(self._address_space, file_size, self._first_uid is not None)
+        for name, value in self._limits:
+            resource.setrlimit(name, (value, value))
         call_libc("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
         call_libc("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if self._landlock:
@@ -196,9 +202,12 @@ def keep_only(descriptors: set[int]) -> None:
     os.closerange(low, 2**31 - 1)
 
 
-def set_environment() -> None:
-    """What a cell finds in `os.environ` besides its own folder: nothing of the host."""
+def set_environment(scratch: str | None) -> None:
+    """What a cell finds in `os.environ`, its own folder where that is known: nothing of the
+    host.
+    """
     kept = {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")}
+    folders = ("HOME", "TMPDIR", "MPLCONFIGDIR") if scratch else ()
     os.environ.clear()
     os.environ.update(
         kept,
@@ -206,5 +215,6 @@ def set_environment() -> None:
         LANG="C.UTF-8",
         PATH="/usr/bin:/bin",
         JOBLIB_MULTIPROCESSING="0",  # it would warn at import that there are no semaphores
+        **dict.fromkeys(folders, scratch or ""),
     )
     tempfile.tempdir = None

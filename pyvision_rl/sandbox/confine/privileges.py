@@ -62,8 +62,10 @@ def drop_capabilities() -> None:
     call_libc("capset", header, struct.pack("<6I", *[0] * 6))
 
 
-def limit_resources(address_space: int, file_size: int, own_uid: bool) -> None:
-    """Bound memory, files, descriptors and (where they are counted per runtime) threads."""
+def resource_limits(address_space: int, file_size: int, own_uid: bool) -> list[tuple[int, int]]:
+    """Bounds on memory, files, descriptors and (where they are counted per runtime) threads, none
+    above what this process may have.
+    """
     limits = {
         resource.RLIMIT_AS: address_space,
         resource.RLIMIT_FSIZE: file_size,
@@ -74,7 +76,8 @@ def limit_resources(address_space: int, file_size: int, own_uid: bool) -> None:
     }
     if own_uid:
         limits[resource.RLIMIT_NPROC] = MAX_THREADS
-    for name, value in limits.items():
-        hard = resource.getrlimit(name)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(name, (value, value))
+    hard = {name: resource.getrlimit(name)[1] for name in limits}
+    return [
+        (name, value if hard[name] == resource.RLIM_INFINITY else min(value, hard[name]))
+        for name, value in limits.items()
+    ]
