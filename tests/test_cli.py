@@ -66,6 +66,7 @@ def test_help_names_every_command(monkeypatch, capsys):
         (["rl", "--config", "missing.yaml"], "missing.yaml"),
         (["rl", "--agent.rollout.on_error", "retry"], "on_error"),
         (["rl"], "required: policy.model, data, out"),
+        (["eval"], "required: policy.model, data, out"),
         (["rl", *NEEDED, "--select.num_groups", "99"], "oversample: 32, must be at least"),
         (["rl", *NEEDED, "--group_size", "1"], "group_size: 1"),
         (["rl", *NEEDED, "--agent.rollout.top_k", "20"], "top_p and top_k must be off"),
@@ -81,12 +82,35 @@ def test_a_mistake_is_one_line(run, tmp_path, arguments, words):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_key_in_a_file_is_named(run, tmp_path):
-    config = tmp_path / "mine.yaml"
-    config.write_text("select: {num_grups: 3}\n")
-    code, (line,) = run("rl", "--config", str(config))
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("select: {num_grups: 3}\n", "Group 'select' does not accept option 'num_grups'"),
+        ("num_steps: three\n", 'key "num_steps": Expected'),
+        ("polcy: {model: tiny}\n", "'polcy.model' is not accepted"),
+        ("num_steps: 3\nseed: 1\nnum_steps: 5\n", "line 3: num_steps is there twice"),
+        ("select:\n  max_rounds: 2\n  max_rounds: 3\n", "line 3: max_rounds is there twice"),
+        ("policy: {model: tiny\n", "line 2: not readable as YAML: expected ',' or '}'"),
+        ("\tnum_steps: 3\n", "line 1: not readable as YAML"),
+        ("- num_steps\n", "must hold keys and values, holds a list"),
+        ("", "must hold keys and values, holds nothing"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file(run, tmp_path, text, words):
+    (tmp_path / "good.yaml").write_text("seed: 5\n")
+    (tmp_path / "mine.yaml").write_text(text)
+    for options in (["--config", "mine.yaml", "--config", "good.yaml"], ["--config=mine.yaml"]):
+        code, (line,) = run("rl", *NEEDED, *options)
+        assert code == 2
+        assert line.startswith("pyvision-rl: mine.yaml: ")
+        assert words in line
+
+
+def test_a_mistake_beside_a_file_does_not_name_it(run, tmp_path):
+    (tmp_path / "good.yaml").write_text("seed: 5\n")
+    code, (line,) = run("rl", *NEEDED, "--config", "good.yaml", "--num_steps", "three")
     assert code == 2
-    assert "num_grups" in line
+    assert "good.yaml" not in line
 
 
 def test_a_configuration_in_another_encoding(run, tmp_path):
@@ -94,7 +118,7 @@ def test_a_configuration_in_another_encoding(run, tmp_path):
     config.write_bytes("out: Größe\n".encode("latin-1"))
     code, (line,) = run("rl", "--config", str(config))
     assert code == 2
-    assert "no UTF-8 text" in line
+    assert f"{config}: not UTF-8 text" in line
 
 
 @pytest.mark.parametrize("key", ["data", "out"])

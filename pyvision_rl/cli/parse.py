@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pyvision_rl.cli.files import check_file, config_files
 from pyvision_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from jsonargparse import ArgumentParser
 
     from pyvision_rl.preflight.dry_run import DryRun
     from pyvision_rl.preflight.options import DryRunConfig
@@ -37,6 +39,9 @@ def parse_config(
     """
     from jsonargparse import ArgumentParser
 
+    files = config_files(arguments)
+    for file in files:
+        check_file(file)
     parser = ArgumentParser(
         prog=f"{PROG} {command}", exit_on_error=False, description=config_type.__doc__
     )
@@ -45,28 +50,44 @@ def parse_config(
         parser.add_argument(positional, nargs="+", help="one or more")
     parser.add_class_arguments(config_type, None, sub_configs=True, skip={positional})
     try:
-        parsed = vars(parser.instantiate(parser.parse_args([*defaults, *arguments])))
-    except argparse.ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"a file of --config is no UTF-8 text: {error}") from error
+        parsed = _parse(parser, [*defaults, *arguments])
+    except ConfigError as error:
+        raise _with_file(error, parser, defaults, files) from error
     for key in ("data", "out"):
         if parsed.get(key) == "":
             raise ConfigError(f"{key}: is empty; name a {'file' if key == 'data' else 'folder'}")
     return config_type(**{key: value for key, value in parsed.items() if key != "config"})
 
 
+def _parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, object]:
+    try:
+        return vars(parser.instantiate(parser.parse_args(arguments)))
+    except argparse.ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"a file of --config is no UTF-8 text: {error}") from error
+
+
+def _with_file(
+    error: ConfigError, parser: ArgumentParser, defaults: Sequence[str], files: Sequence[Path]
+) -> ConfigError:
+    """The error with the first file in front that has it without the others, if there is one."""
+    for file in files:
+        try:
+            _parse(parser, [*defaults, "--config", str(file)])
+        except ConfigError as alone:
+            if str(alone) == str(error):
+                return ConfigError(f"{file}: {error}")
+    return error
+
+
 def names_key(key: str, arguments: list[str]) -> bool:
     """Whether the arguments, or a readable YAML file that they name, set a key."""
     import yaml
 
-    files = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, value = argument.partition("=")
-        if name == f"--{key}":
-            return True
-        if name == "--config" and Path(value or following).is_file():
-            files.append(Path(value or following))
+    if any(argument.partition("=")[0] == f"--{key}" for argument in arguments):
+        return True
+    files = config_files(arguments)
     try:
         held = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
     except (OSError, ValueError, yaml.YAMLError):
