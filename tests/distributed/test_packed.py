@@ -34,12 +34,16 @@ def one_after_the_other(
     """Attention within each row; q, k and v [T, heads, D]."""
     bounds = cu_seqlens_q.tolist()
     rows = [
-        scaled_dot_product_attention(
-            *(whole[start:end].transpose(0, 1)[None] for whole in (q, k, v)), is_causal=causal
-        )[0].transpose(0, 1)
+        attention(q[None, start:end], k[None, start:end], v[None, start:end], is_causal=causal)[0]
         for start, end in pairwise(bounds)
     ]
     return torch.cat(rows)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
+    """Within rows of one length; q, k and v [B, T, heads, D]."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return scaled_dot_product_attention(q, k, v, is_causal=is_causal).transpose(1, 2)
 
 
 def of_one_row(
@@ -47,8 +51,7 @@ def of_one_row(
 ) -> Tensor:
     """Attention in a micro-batch of one row; q, k and v [1, T, heads, D]."""
     assert mask is None
-    parts = (whole.transpose(1, 2) for whole in (q, k, v))
-    return scaled_dot_product_attention(*parts, is_causal=is_causal).transpose(1, 2)
+    return attention(q, k, v, is_causal=is_causal)
 
 
 def as_is(q: Tensor, k: Tensor, v: Tensor, **_: object) -> tuple[Tensor, Tensor, Tensor]:
