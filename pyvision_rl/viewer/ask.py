@@ -58,6 +58,7 @@ class _OpeningView:
     videos: tuple[GivenVideo, ...]
     frames: tuple[GivenFrame, ...] = ()
     looks: Looks = Looks()  # noqa: RUF009 - frozen
+    not_kept: tuple[str, ...] = ()
     turns: tuple[TurnView, ...] = ()
 
 

@@ -81,7 +81,9 @@ class GivenFrame:
 
 @dataclass(frozen=True)
 class TrajectoryView:
-    """A trajectory as its page shows it. `row` has the light columns."""
+    """A trajectory as its page shows it. `row` has the light columns; `not_kept` are the images, by
+    sha1, that the run saw and did not write down.
+    """
 
     ref: Ref
     row: Row
@@ -92,6 +94,7 @@ class TrajectoryView:
     frames: tuple[GivenFrame, ...]
     turns: tuple[TurnView, ...]
     looks: Looks
+    not_kept: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,9 @@ class Neighbours:
 class GroupView:
     """A drawn group: its task, its trajectories, what became of it.
 
-    `thumbnail` is the sha1 of an image that its prompt shows, empty where it shows none.
-    `has_film`: the first of its task's videos is still there.
+    `thumbnail` is the sha1 of an image that its prompt shows, empty where it shows none;
+    `not_kept`: the run did not write it down. `has_film`: the first of its task's videos is still
+    there.
     """
 
     group: int
@@ -122,6 +126,7 @@ class GroupView:
     reward_mean: float
     reward_std: float
     thumbnail: str
+    not_kept: bool
     has_video: bool
     has_film: bool
     members: tuple[Row, ...]
@@ -182,14 +187,20 @@ def view_groups(index: RunIndex, phase: str, step: int) -> list[GroupView]:
     """The groups of a step as they were drawn. Raises InputError."""
     rows = index.part(phase, step).to_pylist()
     media = _media(index, phase, step)
+    kept = _image_sizes(index, phase, step)
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
-    return [_view_group(members, *media.get(key, ("", ()))) for key, members in groups.items()]
+    return [_view_group(rows, kept, *media.get(key, ("", ()))) for key, rows in groups.items()]
 
 
 def _view(
-    ref: Ref, stored: StoredTrajectory, row: Row, image_sizes: Mapping[str, Size], *, exact: bool
+    ref: Ref,
+    stored: StoredTrajectory,
+    row: Row,
+    image_sizes: Mapping[str, Size] | None,
+    *,
+    exact: bool,
 ) -> TrajectoryView:
     sizes = sizes_in_runtime(stored.prompt.text, stored.task_images)
     facts = [video_facts(path) for path in stored.task_videos]
@@ -223,9 +234,12 @@ def _view(
             [turn.code for turn in stored.turns],
             sizes,
             dict(enumerate(facts)),
-            _figures(turns, image_sizes),
+            _figures(turns, image_sizes or {}),
             exact=exact,
         ),
+        not_kept=tuple(sorted(stored.image_names - image_sizes.keys()))
+        if image_sizes is not None
+        else (),
     )
 
 
@@ -238,15 +252,15 @@ def _figures(turns: Sequence[TurnView], sizes: Mapping[str, Size]) -> dict[int, 
     }
 
 
-def _image_sizes(index: RunIndex, phase: str, step: int) -> dict[str, Size]:
-    """Width and height of a step's images by sha1; none where their file cannot be read, which
-    each image then says for itself.
+def _image_sizes(index: RunIndex, phase: str, step: int) -> dict[str, Size] | None:
+    """Width and height by sha1 of the images that were kept of a step; None where their file cannot
+    be read, which each image then says for itself.
     """
     path = record_path(index.reader.path, "images", phase, step)
     try:
         columns = read_table(path, ["sha1", "width", "height"]).to_pydict()
     except InputError:
-        return {}
+        return None
     sides = zip(columns["width"], columns["height"], strict=True)
     return dict(zip(columns["sha1"], sides, strict=True))
 
@@ -283,7 +297,9 @@ def _ref_at(keys: pa.Table, place: int) -> Ref | None:
     return Ref(**keys.slice(place, 1).to_pylist()[0])
 
 
-def _view_group(rows: Sequence[Row], thumbnail: str, videos: Sequence[str]) -> GroupView:
+def _view_group(
+    rows: Sequence[Row], kept: Mapping[str, Size] | None, thumbnail: str, videos: Sequence[str]
+) -> GroupView:
     first = rows[0]
     counted = [row["reward"] for row in rows if row["stop"] != "sandbox_lost"]
     rewards = pa.array(counted, pa.float64())
@@ -298,6 +314,7 @@ def _view_group(rows: Sequence[Row], thumbnail: str, videos: Sequence[str]) -> G
         reward_mean=pc.mean(rewards).as_py() or 0.0,
         reward_std=pc.stddev(rewards).as_py() or 0.0,
         thumbnail=thumbnail,
+        not_kept=bool(thumbnail) and kept is not None and thumbnail not in kept,
         has_video=bool(videos),
         has_film=bool(videos) and Path(videos[0]).is_file(),
         members=tuple({name: row[name] for name in MEMBER_COLUMNS} for row in rows),

@@ -1,8 +1,7 @@
 // Asking the agent about images and videos of one's own: its turns appear as they come.
 import { h, notice, pill, reveal, words } from "./dom.js";
-import { openLightbox } from "./lightbox.js";
 import { givenMedia, toTurn } from "./trajectory.js";
-import { figuresOf, turnNode } from "./turns.js";
+import { figuresOf, openFigures, turnNode } from "./turns.js";
 
 async function sendFile(file) {
   const response = await fetch(`/api/file?${new URLSearchParams({ name: file.name })}`, { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
@@ -77,7 +76,7 @@ export async function askPage(route, app) {
           opening.looks = message.looks;
           opening.turns = views;
           const figures = figuresOf(opening, (sha1) => images.get(sha1));
-          turns.replaceChildren(...views.map((turn, place) => turnNode(turn, place, figures[place], (index) => openLightbox(figures.flat(), index), toTurn)));
+          turns.replaceChildren(...views.map((turn, place) => turnNode(turn, place, figures[place], (index) => openFigures(figures, index), toTurn)));
           reveal(turns.lastElementChild, "nearest");
         }
         if (opening) media.replaceChildren(...givenMedia(opening, { original: (k) => ofKind("image")[k]?.url ?? null, seen: (sha1) => images.get(sha1), film: () => null, frame: () => null }, toTurn));

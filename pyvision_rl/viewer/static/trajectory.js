@@ -4,7 +4,7 @@ import { address, fixed, h, isRight, notice, number, pill, plural, reasonText, r
 import { memberSquare } from "./groups.js";
 import { markHits } from "./hits.js";
 import { openLightbox } from "./lightbox.js";
-import { figuresOf, tokensNode, turnNode, turnStrip } from "./turns.js";
+import { figuresOf, notKept, openFigures, tokensNode, turnNode, turnStrip, urlsOf } from "./turns.js";
 
 function readRef(parts) {
   return { phase: parts[1], step: Number(parts[2]), group: Number(parts[3]), index: Number(parts[4]) };
@@ -25,23 +25,26 @@ function filesOf(source, run, ref) {
 function startingFrames(frames, seenUrl) {
   if (!frames.length) return null;
   const items = frames.map((frame, place) => ({ url: seenUrl(frame.seen), caption: frame.name || `frame ${place + 1} of the prompt` }));
-  return h("details", { class: "starting" }, h("summary", {}, `${plural(frames.length, "frame")} in the prompt`), h("div", { class: "figures" }, items.map((item, place) =>
-    h("figure", {}, h("button", { type: "button", class: "picture", onclick: () => openLightbox(items, place), "aria-label": `enlarge ${item.caption}` }, h("img", { src: item.url, alt: item.caption, loading: "lazy" })), h("figcaption", {}, h("code", {}, item.caption))))));
+  const shown = items.filter((item) => item.url);
+  return h("details", { class: "starting" }, h("summary", {}, `${plural(frames.length, "frame")} in the prompt`), h("div", { class: "figures" }, items.map((item) =>
+    h("figure", {}, item.url ? h("button", { type: "button", class: "picture", onclick: () => openLightbox(shown, shown.indexOf(item)), "aria-label": `enlarge ${item.caption}` }, h("img", { src: item.url, alt: item.caption, loading: "lazy" })) : notKept(), h("figcaption", {}, h("code", {}, item.caption))))));
 }
 
 // Each of the files may be null where there is none.
 export function givenMedia(view, files, onPick) {
+  const seenUrl = urlsOf(view, files.seen);
   const images = view.images.map((image, k) => {
     const crops = view.looks.crops.filter((crop) => crop.image === k);
     const original = image.has_file ? files.original(k) : null;
-    const seen = image.seen ? files.seen(image.seen) : null;
+    const seen = image.seen ? seenUrl(image.seen) : null;
     const holder = h("div", {});
     const name = `image_clue_${k}`;
     const draw = (url) => holder.replaceChildren(imageWithBoxes({
       url, alt: name, crops, onPick,
       onOpen: () => openLightbox([{ url, caption: name }], 0),
     }));
-    if (!original && !seen) return h("div", { class: "given-image" }, notice(`${name} is not here any more: ${image.path}`, "warn"));
+    const away = image.seen && !seen ? ", and the run did not keep what the policy saw of it" : "";
+    if (!original && !seen) return h("div", { class: "given-image" }, notice(`${name} is not here any more: ${image.path}${away}`, "warn"));
     draw(original ?? seen);
     const toggle = original && seen ? h("button", { type: "button", class: "link", id: k ? null : "swap", onclick: () => {
       const now = holder.querySelector("img").getAttribute("src") === original ? seen : original;
@@ -57,7 +60,7 @@ export function givenMedia(view, files, onPick) {
     video, name: `video_clue_${k}`, fetches: view.looks.fetches.filter((fetch) => fetch.video === k), onPick,
     filmUrl: video.num_frames ? files.film(k) : null, frameUrl: (frame) => files.frame(k, frame),
   }));
-  return [...images, ...videos, startingFrames(view.frames, files.seen)].filter(Boolean);
+  return [...images, ...videos, startingFrames(view.frames, seenUrl)].filter(Boolean);
 }
 
 function rewardNode(row) {
@@ -101,9 +104,8 @@ export async function trajectoryPage(route, app) {
   const { view, siblings, ...found } = await app.source.trajectory(run, ref, query);
   let neighbours = found.neighbours;
   const { row } = view;
-  const url = (sha1) => app.source.image(run, ref, sha1);
-  const figures = figuresOf(view, url);
-  const open = (place) => openLightbox(figures.flat(), place);
+  const figures = figuresOf(view, urlsOf(view, (sha1) => app.source.image(run, ref, sha1)));
+  const open = (place) => openFigures(figures, place);
   const go = (target) => { if (target) location.hash = trajectoryAddress(run, target, query); };
   const beside = (by) => {
     const place = siblings.findIndex((other) => other.index === ref.index) + by;
@@ -160,8 +162,8 @@ export async function trajectoryPage(route, app) {
 }
 
 function column(app, run, view) {
-  const figures = figuresOf(view, (sha1) => app.source.image(run, view.ref, sha1));
-  const open = (place) => openLightbox(figures.flat(), place);
+  const figures = figuresOf(view, urlsOf(view, (sha1) => app.source.image(run, view.ref, sha1)));
+  const open = (place) => openFigures(figures, place);
   return h("section", { class: "card column" },
     h("header", {}, h("a", { href: trajectoryAddress(run, view.ref) }, `#${view.ref.index}`), answerNode(view.row), rewardNode(view.row),
       h("div", { class: "muted" }, [plural(view.row.num_tool_calls, "call"), ` · ${words(view.row.stop)}`, view.row.dropped ? ` · not in the loss: ${reasonText(view.row.dropped)}` : ""])),

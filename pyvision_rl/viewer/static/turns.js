@@ -1,6 +1,7 @@
 // The turns of a trajectory: thought, program, output, figures, answer, and their tokens.
 import { boxesOver, turnColour } from "./boxes.js";
 import { h, number, pill, plural } from "./dom.js";
+import { openLightbox } from "./lightbox.js";
 
 const LONG_LINES = 28;
 
@@ -23,8 +24,13 @@ function segmentNode(segment) {
   return h("p", { class: "thought" }, text);
 }
 
+export function notKept() {
+  return h("span", { class: "unkept", title: "the run keeps the images of some groups of a step only" }, "not kept");
+}
+
 // A figure, with what later programs cut out of it.
 function figureNode(item, open, onPick) {
+  if (!item.url) return h("figure", {}, notKept(), h("figcaption", {}, h("code", {}, item.caption)));
   const image = h("img", { src: item.url, alt: item.caption, loading: "lazy" });
   image.addEventListener("load", () => {
     image.classList.toggle("pixels", image.naturalWidth < 240);
@@ -45,13 +51,24 @@ function resultNode(result, figures, open, onPick) {
     h("div", { class: "label" }, h("span", {}, result.ok ? "output" : "output, with an error"), h("span", { class: "muted" }, [plural(result.num_tokens, "token"), result.num_visual_tokens ? `, ${number(result.num_visual_tokens)} of them visual` : ""])), parts);
 }
 
-// A figure's place is its number among all figures of the trajectory.
+// Where a view's image comes from, null for one that the run did not keep.
+export function urlsOf(view, imageUrl) {
+  const gone = new Set(view.not_kept);
+  return (sha1) => (gone.has(sha1) ? null : imageUrl(sha1));
+}
+
+// A figure's place is its number among those of the trajectory that can be shown.
 export function figuresOf({ turns, looks }, imageUrl) {
   let place = 0;
   return turns.map((turn) => (turn.result?.figures ?? []).map((sha1, index) => {
     const number = turn.result.first_figure + index;
-    return { url: imageUrl(sha1), caption: `image_clue_${number}`, place: place++, crops: looks.crops.filter((crop) => crop.image === number) };
+    const url = imageUrl(sha1);
+    return { url, caption: `image_clue_${number}`, place: url ? place++ : null, crops: looks.crops.filter((crop) => crop.image === number) };
   }));
+}
+
+export function openFigures(figures, place) {
+  openLightbox(figures.flat().filter((item) => item.url), place);
 }
 
 export function turnNode(turn, place, figures, open, onPick) {
