@@ -65,10 +65,11 @@ def test_files_that_are_not_there_are_named_and_nothing_is_written(config, tmp_p
 
 
 def test_the_checkpoint_itself_is_recorded_as_the_base(config, tmp_path):
+    def write(folder: Path) -> None:
+        shutil.copytree(TINY_BASE, folder, dirs_exist_ok=True)
+
     with RunFolder.create(tmp_path / "base", "seed: 5\n") as base:
-        base.checkpoints.save(
-            3, lambda folder: shutil.copytree(TINY_BASE, folder, dirs_exist_ok=True), {}
-        )
+        base.checkpoints.save(3, write, {})
     with pytest.raises(ConfigError, match="cannot be reached"):
         start(replace(config, policy=replace(config.policy, model=str(tmp_path / "base"))))
     recorded = yaml.safe_load(Path(config.out, "config.yaml").read_text())
