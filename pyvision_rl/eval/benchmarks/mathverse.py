@@ -24,6 +24,7 @@ from pyvision_rl.eval.benchmarks.scorers import RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
 from pyvision_rl.reward.rules import grade_answer
 from pyvision_rl.reward.text import parse_options
+from pyvision_rl.rollout.parse import unwrap_answer
 from pyvision_rl.types import Task
 
 VERSIONS = (
@@ -105,16 +106,20 @@ def _metadata(row: Row) -> Mapping[str, object]:
 
 
 def grade(item: BenchmarkItem, response: Response) -> float:
-    """Exact text or letter first, then equal numbers and formulas."""
-    gold = item.task.answer
-    if response.stated.strip() == gold:
+    """Exact text or letter first, then equal numbers and formulas. Without an answer block, the
+    last box counts, else the last line.
+    """
+    gold, said = item.task.answer, response.stated.strip()
+    if response.answer is None:
+        said = (unwrap_answer(said) if "\\boxed{" in said else said).rpartition("\n")[2]
+    if said == gold:
         return 1.0
     if item.answer_type == "multi-choice" and len(gold) == 1:
         letters = item.options or dict.fromkeys(LETTERS, "")
         if option_in(response.stated, letters) == gold:
             return 1.0
-        return grade_answer(response.stated, gold, "choice", item.options)
-    return grade_answer(response.stated, gold)
+        return grade_answer(said, gold, "choice", item.options)
+    return grade_answer(said, gold)
 
 
 def metrics(items: Sequence[ScoredItem]) -> list[Metric]:

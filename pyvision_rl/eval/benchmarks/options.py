@@ -14,7 +14,8 @@ from pyvision_rl.reward.text import plain
 LETTERED = re.compile(r"^\(?([A-Z])[).:]\s*")
 SIGNS = r"(?:[\s\"'*:(\[{$`]|\\(?:boxed|text|textbf|mathrm|mathbf)\b)*+"
 GAP = rf"{SIGNS}(?:(?i:option|choice)\b{SIGNS})?"
-HERE = r"(?:([A-Z])(?![A-Za-z'])|([a-z])(?=[.,:)\]}*\"'$]|\s*(?:\n|$)))"
+END = r"(?![A-Za-z]|'[a-z])"
+HERE = rf"(?:([A-Z]){END}|([a-z])(?=[.,:)\]}}*\"'$]|\s*(?:\n|$)))"
 """A letter; a small one only where nothing goes on, as the article would."""
 IS = r"(?i:\s+(?:is|was|must be|should be|would be)|\s*:)"
 BOXED = re.compile(r"\\boxed\{(?:\\(?:text|textbf|mathrm|mathbf)\{|[\s(])*([A-Z])[.:)}]")
@@ -25,7 +26,7 @@ ANSWER = re.compile(
 MENTION = re.compile(rf"(?i:\b(?:option|choice)\b){GAP}{HERE}")
 LEADING = re.compile(r"\W*([A-Z])(?:[).:*]|,(?!\s*[A-Z]\b)|$)")
 ARTICLE = r"[AI] (?!or\b|and\b|is\b)[a-z]"
-ALONE = re.compile(rf"(?<![A-Za-z'])(?!{ARTICLE})([A-Z])(?![A-Za-z'])")
+ALONE = re.compile(rf"(?<![A-Za-z])(?<![A-Za-z]')(?!{ARTICLE})([A-Z]){END}")
 
 
 def by_letter(texts: Sequence[str]) -> dict[str, str]:
@@ -83,7 +84,7 @@ def letter_in(text: str, letters: Collection[str]) -> str | None:
 
 
 def _told(text: str, letters: Collection[str]) -> str | None:
-    bare = text.strip().strip("().").upper()
+    bare = text.strip("()[].*'\"` \n").upper()
     if bare and bare in letters:
         return bare
     for marks in (BOXED, ANSWER, MENTION):

@@ -196,6 +196,11 @@ def test_rotations_of_a_question_share_a_cluster(tmp_path):
         (r"Option A is wrong; the answer is $\boxed{B}$", "B"),
         (r"Option A is wrong: \boxed{\text{B}}.", "B"),
         ("**Answer:** D", "D"),
+        ("The answer is 'B'.", "B"),
+        ("It must be 'B'", "B"),
+        ("'b'", "B"),
+        ("[B]", "B"),
+        ("I'm sure that it isn't A's car but D", "D"),
     ],
 )
 def test_the_letter_of_a_free_text(text, letter):

@@ -230,6 +230,20 @@ def test_mathverse_tsv_metadata_is_python_text(tmp_path):
     assert one.labels["subject"] == "Functions"
 
 
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("L = 14 cm, or so.\n\nFinal answer: 14", 1),
+        ("so L = 15.\n$\\boxed{14}$ is the length.\nDone.", 1),
+        ("14 is too much.\nThe answer is 15.", 0),
+    ],
+)
+def test_mathverse_without_an_answer_block(text, right):
+    entry = item("14", answer_type="free-form")
+    assert pick_scorer(MATHVERSE, "official").grade(entry, Response(None, text)) == right
+    assert pick_scorer(MATHVERSE, "paper").grade(entry, Response(None, text)) == 0
+
+
 def test_mathverse_is_the_mean_of_versions():
     versions = ["Text Dominant", "Text Dominant", "Vision Only"]
     entries = [
