@@ -24,7 +24,7 @@ def test_pages_say_what_was_not_kept(tab, library):
     with serving(view_routes(library)) as url:
         tab.goto(f"{url}/#/groups/a/train/0")
         tab.wait("document.querySelector('.thumb img')?.naturalWidth === 56")
-        assert tab.texts(".thumb") == ["", "not kept"]
+        assert tab.texts(".thumb") == ["", "picture not kept"]
 
         # A figure that the first group showed too is there all the same.
         tab.goto(f"{url}/#/t/a/train/0/1/1")
@@ -33,7 +33,7 @@ def test_pages_say_what_was_not_kept(tab, library):
         assert "the run did not keep what the policy saw of it" in tab.text(".given-image")
 
         tab.goto(f"{url}/#/t/a/train/1/0/1")
-        assert tab.texts(".figures .unkept") == ["not kept"] * 2
+        assert tab.texts(".figures .unkept") == ["picture not kept"] * 2
         assert tab.texts(".figures code") == ["image_clue_2", "image_clue_3"]
         assert tab.count("main img") == 0
         assert tab.text(".answered b") == "7", "all else is there"
@@ -45,4 +45,4 @@ def test_an_exported_file_says_it_too(tab, library, tmp_path):
     path = tmp_path / "out.html"
     path.write_bytes(export_page(library.run("a"), "a", parse_query({"step": "1"}), 50))
     tab.goto(f"{path.as_uri()}#/t/a/train/1/0/1")
-    assert tab.texts(".figures .unkept") == ["not kept"] * 2
+    assert tab.texts(".figures .unkept") == ["picture not kept"] * 2

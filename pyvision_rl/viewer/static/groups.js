@@ -31,7 +31,7 @@ function groupCard(app, run, phase, step, group) {
   const first = { phase, step, group: group.group, index: 0 };
   return h("article", { class: `card group ${group.rank === null ? "" : "kept"}`, tabindex: "-1" },
     h("a", { class: "thumb", href: trajectoryAddress(run, first), tabindex: "-1", "aria-hidden": "true" },
-      group.not_kept ? h("span", { class: "muted" }, "not kept") : group.thumbnail ? h("img", { src: app.source.image(run, first, group.thumbnail), loading: "lazy", alt: "" })
+      group.not_kept ? h("span", { class: "muted" }, "picture not kept") : group.thumbnail ? h("img", { src: app.source.image(run, first, group.thumbnail), loading: "lazy", alt: "" })
         : group.has_film ? h("img", { class: "film", src: app.source.film(run, first, 0), loading: "lazy", alt: "", onerror: (event) => event.target.replaceWith(h("span", { class: "muted" }, "video")) })
         : h("span", { class: "muted" }, group.has_video ? "video" : "no image")),
     h("div", { class: "what" },

@@ -25,7 +25,7 @@ function segmentNode(segment) {
 }
 
 export function notKept() {
-  return h("span", { class: "unkept", title: "the run keeps the images of some groups of a step only" }, "not kept");
+  return h("span", { class: "unkept", title: "the run keeps the images of some groups of a step only" }, "picture not kept");
 }
 
 // A figure, with what later programs cut out of it.
