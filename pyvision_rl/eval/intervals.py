@@ -62,19 +62,41 @@ def clustered_ci95(values: Sequence[float], clusters: Sequence[str]) -> tuple[fl
 
 
 def stratified_ci95(
-    strata: Sequence[Sequence[float]], weights: Sequence[float]
+    strata: Sequence[Sequence[float]],
+    weights: Sequence[float],
+    clusters: Sequence[Sequence[str]] = (),
 ) -> tuple[float, float]:
-    """Interval of a weighted sum of the means of independent sets of values in [0, 1].
+    """Interval of a weighted sum of the means of sets of values in [0, 1].
 
     A set of one value, which says nothing of its spread, counts with the largest there can be, one
     that is all right or all wrong as if two more values were right and two wrong (Agresti-Coull).
+    `clusters` names, value by value, what goes together across the sets (questions about one
+    video): the variance is then at least that of the clusters.
     """
+    if not strata:
+        return _UNKNOWN
     centre = variance = 0.0
     for values, weight in zip(strata, weights, strict=True):
         centre += weight * math.fsum(values) / len(values)
         variance += weight**2 * _variance(values) / len(values)
+    if clusters:
+        variance = max(variance, _between_clusters(strata, weights, clusters))
     half = _Z * math.sqrt(variance)
     return (max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _between_clusters(
+    strata: Sequence[Sequence[float]], weights: Sequence[float], clusters: Sequence[Sequence[str]]
+) -> float:
+    """Variance of the weighted sum from what each cluster adds to it."""
+    sums: dict[str, float] = {}
+    for values, weight, names in zip(strata, weights, clusters, strict=True):
+        mean = math.fsum(values) / len(values)
+        for value, name in zip(values, names, strict=True):
+            sums[name] = sums.get(name, 0.0) + weight * (value - mean) / len(values)
+    if len(sums) == 1:
+        return 1.0
+    return math.fsum(value**2 for value in sums.values()) * len(sums) / (len(sums) - 1)
 
 
 def _variance(values: Sequence[float]) -> float:

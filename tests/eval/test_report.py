@@ -43,6 +43,22 @@ def test_an_interval_of_a_mean_of_means():
     assert high - 0.5 == pytest.approx(0.2 * 1.959964 * variance**0.5)
 
 
+def test_an_interval_of_means_whose_values_go_together():
+    # What a and b add to the sum: 0.5 * (0.5 / 2) * 2 and as much below, so +-0.25
+    values, names = [[1.0, 0.0], [1.0, 0.0]], [["a", "b"], ["a", "b"]]
+    low, high = stratified_ci95(values, [0.5, 0.5], names)
+    assert (low, high) == (0.0, 1.0)
+    many = [[1.0, 0.0] * 50, [1.0, 0.0] * 50]
+    ids = [[str(at) for at in range(100)]] * 2
+    # 100 clusters of +-0.5 * (0.5 / 100) * 2 each
+    half = 1.959964 * (100 * 0.005**2 * 100 / 99) ** 0.5
+    assert stratified_ci95(many, [0.5, 0.5], ids) == pytest.approx((0.5 - half, 0.5 + half))
+    apart = [[str(at) for at in range(100)], [str(at) for at in range(100, 200)]]
+    assert stratified_ci95(many, [0.5, 0.5], apart) == pytest.approx(
+        stratified_ci95(many, [0.5, 0.5]), abs=1e-3
+    )
+
+
 def test_a_single_value_says_nothing_of_its_spread():
     assert mean_ci95([0.4]) == (0.0, 1.0)
     assert clustered_ci95([1.0, 0.0], ["a", "a"]) == (0.0, 1.0)

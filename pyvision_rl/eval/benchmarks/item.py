@@ -23,9 +23,9 @@ class BenchmarkItem:
     """A task and what its metric needs.
 
     `labels` are what tables are made by (`{"category": "single", "cycle": "0"}`). Items of one
-    `cluster` ask one thing in several ways (a seed question's variants, rotated options): their
-    scores go together, and `member` says which of them this is. `columns` are what else its row
-    says, for tables that others score again.
+    `cluster` ask one thing in several ways (a seed question's variants, rotated options) or about
+    one video: their scores go together, and `member` says which of them this is. `columns` are
+    what else its row says, for tables that others score again.
     """
 
     task: Task

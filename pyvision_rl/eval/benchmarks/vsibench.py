@@ -55,11 +55,12 @@ def _item(row: Row, source: Source) -> BenchmarkItem:
     if kind in CHOICE_TYPES and not options:
         row.fail(name, "", f"missing; {kind} needs options")
     question = row.text("question")
+    video = _video(row, source)
     task = Task(
         str(row.fields.get("id", row.fields.get("index", row.index))),
         with_options(question, options) if options else question,
         row.text("ground_truth" if "ground_truth" in row.fields else "answer"),
-        videos=(_video(row, source),),
+        videos=(video,),
         source="vsi",
         ability=kind,
     )
@@ -70,7 +71,7 @@ def _item(row: Row, source: Source) -> BenchmarkItem:
         options,
         answer_type,
         {"task": task_of(kind)},
-        task.id,
+        f"{video.parent.name}/{video.stem}",
         kind,
         columns=plain_columns(row),
     )
@@ -137,26 +138,34 @@ def grade_paper(item: BenchmarkItem, response: Response) -> float:
 
 def metrics(items: Sequence[ScoredItem]) -> list[Metric]:
     """The mean of the task scores, not of the rows; the score of the direction task is the mean of
-    its three types.
+    its three types. Intervals count the questions about one video as going together.
     """
     items = scored(items)
     tasks = by_label("task", items)
-    types = {name: _by_type(members) for name, members in sorted(tasks.items())}
-    found: list[Metric] = []
-    strata: list[list[float]] = []
-    weights: list[float] = []
-    for name, parts in types.items():
-        values = [[entry.mean for entry in part] for part in parts]
-        own = [1 / len(values)] * len(values)
-        score = sum(math.fsum(part) / len(part) for part in values) / len(values)
-        plain = mean_metric(f"accuracy/{name}", tasks[name])
-        interval = plain.ci95 if len(values) == 1 else stratified_ci95(values, own)
-        found.append(Metric(plain.name, score, interval, plain.count))
-        strata += values
-        weights += [weight / len(types) for weight in own]
+    found = [_task_metric(name, _by_type(members)) for name, members in sorted(tasks.items())]
     overall = sum(metric.value for metric in found) / max(len(found), 1)
-    spread = stratified_ci95(strata, weights)
-    return [Metric("accuracy", overall, spread, len(items)), *found]
+    parts = [_by_type(members) for members in tasks.values()]
+    strata = [stratum for types in parts for stratum in types]
+    weights = [1 / len(parts) / len(types) for types in parts for _ in types]
+    return [Metric("accuracy", overall, _interval(strata, weights), len(items)), *found]
+
+
+def _task_metric(name: str, types: Sequence[Sequence[ScoredItem]]) -> Metric:
+    plain = [mean_metric(f"accuracy/{name}", members) for members in types]
+    if len(plain) == 1:
+        return plain[0]
+    share = 1 / len(plain)
+    interval = _interval(types, [share] * len(plain))
+    score = sum(metric.value for metric in plain) * share
+    return Metric(plain[0].name, score, interval, sum(metric.count for metric in plain))
+
+
+def _interval(
+    strata: Sequence[Sequence[ScoredItem]], weights: Sequence[float]
+) -> tuple[float, float]:
+    values = [[entry.mean for entry in stratum] for stratum in strata]
+    videos = [[entry.item.cluster or entry.item.id for entry in stratum] for stratum in strata]
+    return stratified_ci95(values, weights, videos)
 
 
 def _by_type(members: Sequence[ScoredItem]) -> list[list[ScoredItem]]:

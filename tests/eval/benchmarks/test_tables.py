@@ -239,4 +239,4 @@ def test_numbers_of_nothing(name):
     for entries in ([], [scored(lost, None)]):
         found = {metric.name: metric for metric in BENCHMARKS[name].metrics(entries)}
         headline = found[BENCHMARKS[name].headline]
-        assert (headline.value, headline.count) == (0.0, 0)
+        assert (headline.value, headline.count, headline.ci95) == (0.0, 0, (0.0, 1.0))

@@ -250,6 +250,7 @@ def test_vsi_files(tmp_path):
     assert choice.task.videos == (video,)
     assert choice.options == {"A": "left", "B": "right"}
     assert choice.labels["task"] == "object_rel_direction"
+    assert choice.cluster == count.cluster == "scannet/scene0000"
     assert (count.answer_type, count.options) == ("number", {})
     easi = {
         "index": 3,
