@@ -218,7 +218,8 @@ class Runtime:
         if code is None:
             return "sandbox_lost", "RuntimeError: the sandbox was lost"
         if code == -signal.SIGKILL:
-            return "killed_memory", "MemoryError: the runtime was killed for its memory or files"
+            what = "its memory, files or threads"
+            return "killed_memory", f"MemoryError: the runtime was killed for {what}"
         names = {known.value: known.name for known in signal.Signals}  # most real-time ones miss
         how = f"signal {names.get(-code, -code)}" if code < 0 else f"exit status {code}"
         return "dead", f"RuntimeError: the cell ended the interpreter ({how})"

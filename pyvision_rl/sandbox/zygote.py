@@ -15,7 +15,7 @@ import socket
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyvision_rl.sandbox import control, late
 from pyvision_rl.sandbox.confine import Confinement, ConfinementError
@@ -126,6 +126,14 @@ def draw_once() -> None:
         plt.close("all")
 
 
+class Forked(NamedTuple):
+    """A living runtime: its name at the pool, its slot, its process."""
+
+    runtime: int
+    slot: int
+    pid: int
+
+
 class ForkServer:
     """Forks on request and reports ends, watching its socket and a pidfd per runtime."""
 
@@ -135,7 +143,7 @@ class ForkServer:
         self._confinement = confinement
         self._selector = selectors.DefaultSelector()
         self._selector.register(pool, selectors.EVENT_READ, None)
-        self._look_every_s = 0.5 if confinement.counts_scratch else None
+        self._look_every_s = 0.5 if confinement.must_watch else None
         allow_open_files()
 
     def serve(self) -> None:
@@ -145,7 +153,7 @@ class ForkServer:
                 self._end_overflowing()
             for key, _ in self._selector.select(self._look_every_s):
                 if key.data is not None:
-                    self._reap(key.fd, *key.data)
+                    self._reap(key.fd, key.data)
                 elif not self._fork_next():
                     return
 
@@ -159,7 +167,7 @@ class ForkServer:
 
     def _end_overflowing(self) -> None:
         for key in list(self._selector.get_map().values()):
-            if key.data is not None and self._confinement.overflows(key.data[1]):
+            if key.data is not None and self._confinement.overflows(key.data.slot, key.data.pid):
                 signal.pidfd_send_signal(key.fd, signal.SIGKILL)
 
     def _fork_next(self) -> bool:
@@ -206,7 +214,7 @@ class ForkServer:
                 os.waitpid(pid, 0)
             self._confinement.release_slot(slot)
             raise
-        self._selector.register(pidfd, selectors.EVENT_READ, (runtime, slot))
+        self._selector.register(pidfd, selectors.EVENT_READ, Forked(runtime, slot, pid))
         message = control.encode(control.Spawned(runtime))
         socket.send_fds(self._pool, [message], [pidfd])
 
@@ -222,12 +230,12 @@ class ForkServer:
         finally:
             os._exit(status)
 
-    def _reap(self, pidfd: int, runtime: int, slot: int) -> None:
+    def _reap(self, pidfd: int, forked: Forked) -> None:
         ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         self._selector.unregister(pidfd)
         os.close(pidfd)
-        self._confinement.release_slot(slot)
+        self._confinement.release_slot(forked.slot)
         code = 0
         if ended is not None:
             code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-        self._pool.send(control.encode(control.Exited(runtime, code)))
+        self._pool.send(control.encode(control.Exited(forked.runtime, code)))

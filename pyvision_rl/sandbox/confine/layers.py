@@ -108,9 +108,11 @@ class Confinement:
         )
 
     @property
-    def counts_scratch(self) -> bool:
-        """Whether scratch folders are plain folders, which nothing but the fork server bounds."""
-        return not self._private_root
+    def must_watch(self) -> bool:
+        """Whether the fork server bounds what the kernel does not: scratch folders that are plain
+        folders, threads of runtimes that share a uid.
+        """
+        return not self._private_root or self._first_uid is None
 
     def take_slot(self) -> int:
         """A scratch folder and, as root, a uid that no living runtime has. Raises `OSError`."""
@@ -134,10 +136,16 @@ class Confinement:
             folders.remove(self._scratch(slot))
         self._free.append(slot)
 
-    def overflows(self, slot: int) -> bool:
-        """Whether a plain scratch folder holds more than a runtime may write."""
+    def overflows(self, slot: int, pid: int) -> bool:
+        """Whether a runtime has more in its plain scratch folder, or more threads of a shared uid,
+        than it may.
+        """
         room = (self._setup.scratch_mb + 1) << 20
-        return folders.holds_more(self._scratch(slot), room, MAX_SCRATCH_FILES)
+        if not self._private_root and folders.holds_more(
+            self._scratch(slot), room, MAX_SCRATCH_FILES
+        ):
+            return True
+        return self._first_uid is None and privileges.num_threads(pid) > privileges.STORM
 
     def _scratch(self, slot: int) -> Path:
         return self._folder / f"scratch-{slot}"

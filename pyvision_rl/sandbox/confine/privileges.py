@@ -16,6 +16,8 @@ PREFERRED_UIDS = 2_000_000_000
 NUM_UIDS = 12_000
 MAX_DESCRIPTORS = 256
 MAX_THREADS = 64
+STORM = 256
+"""Threads for which a runtime is ended where the kernel does not count them for each alone."""
 
 
 def first_uid() -> int | None:
@@ -81,3 +83,12 @@ def resource_limits(address_space: int, file_size: int, own_uid: bool) -> list[t
         (name, value if hard[name] == resource.RLIM_INFINITY else min(value, hard[name]))
         for name, value in limits.items()
     ]
+
+
+def num_threads(pid: int) -> int:
+    """Threads of a process, 0 where it is gone or cannot be seen."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[17])

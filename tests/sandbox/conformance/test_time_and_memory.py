@@ -101,3 +101,14 @@ def test_threads_are_bounded(sandbox: Sandbox) -> None:
     )
     result = sandbox.run(bomb)
     assert (result.kind, "can't start new thread" in result.text) == ("error", True)
+
+
+def test_a_storm_of_threads_with_small_stacks_ends(patient_sandbox: Sandbox) -> None:
+    storm = (
+        "import threading, time\nthreading.stack_size(32768)\n"
+        "while True:\n    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    )
+    result = patient_sandbox.run(storm)
+    assert result.kind in ("error", "killed_memory")  # the kernel counts, or the fork server
+    assert "can't start new thread" in result.text or "threads" in result.text
+    assert patient_sandbox.run("print('next')").text == "next\n"
