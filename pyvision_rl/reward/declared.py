@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from math import nan
 from typing import get_args
 
 from pyvision_rl.data.readers import RULE_NAMES
@@ -89,6 +90,10 @@ def _grade_own(name: str, own: OwnRule, task: Task, answer: str) -> float:
         raise InputError(
             f"task {task.id}: rule {name!r} failed in {place.filename}, line {place.lineno}: {said}"
         ) from error
-    if not 0 <= accuracy <= 1:
+    try:
+        number = float(accuracy)
+    except (TypeError, ValueError):
+        number = nan
+    if not 0 <= number <= 1:
         raise InputError(f"task {task.id}: rule {name!r} gave {accuracy}; must be from 0 to 1")
-    return float(accuracy)
+    return number

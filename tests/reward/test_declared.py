@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -82,8 +82,8 @@ def test_a_rule_of_ones_own() -> None:
 
 
 @pytest.mark.usefixtures("_forget_own_rules")
-@pytest.mark.parametrize("given", [1.1, -0.1, float("nan")])
-def test_what_an_own_rule_gives_is_checked(given: float) -> None:
+@pytest.mark.parametrize("given", [1.1, -0.1, float("nan"), None, "right"])
+def test_what_an_own_rule_gives_is_checked(given: Any) -> None:
     register_rule("odd", lambda asked, answer: given)
     with pytest.raises(InputError, match=r"^task t: rule 'odd' gave .*; must be from 0 to 1$"):
         grade_task(task("4", "odd"), "4")
