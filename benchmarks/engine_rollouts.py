@@ -101,7 +101,7 @@ def generate_turn(policy: Policy, rows: Sequence[tuple[Plan, Context]], turn: in
     for index, (_, context) in enumerate(rows):
         ids[index, length - len(context.token_ids) :] = torch.tensor(context.token_ids)
     pixels, grids = make_patches(
-        policy.processor, [image for _, context in rows for image in context.images]
+        policy.vision.processor, [image for _, context in rows for image in context.images]
     )
     model: Any = policy.model
     out: Any = model.generate(

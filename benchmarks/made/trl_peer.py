@@ -77,7 +77,7 @@ def _images(policy: Policy, part: Sequence[Sample], inputs: Inputs) -> Inputs:
     images = [image for row in part for image in row.images]
     if not images:
         return {}
-    pixels, grids = make_patches(policy.processor, images)
+    pixels, grids = make_patches(policy.vision.processor, images)
     prompt, rest = inputs["prompt_ids"], inputs["completion_ids"]
     assert isinstance(prompt, torch.Tensor)
     assert isinstance(rest, torch.Tensor)

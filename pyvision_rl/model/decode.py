@@ -218,7 +218,7 @@ class Decoder:
         # Fresh rows need no mask: causal attention never sees padding that stands behind.
         seen = torch.arange(longest, device=device) <= cells[..., None]
         mask = seen[:, None] if rows[0].length else None
-        embeds = self._policy.embed(tokens.to(device), self._policy.image_features(images))
+        embeds = self._policy.embed(tokens.to(device), self._policy.vision.features(images))
         hidden = self._forward(embeds, places.to(device), mask)
         for row in rows:
             row.length = len(row.token_ids)

@@ -1,4 +1,4 @@
-"""The trained model: loading, vision features, log-probs of given tokens, saving."""
+"""The trained model: loading, log-probs of given tokens, saving."""
 
 from __future__ import annotations
 
@@ -17,18 +17,11 @@ from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.codec import ChatCodec
-from pyvision_rl.model.features import FeatureCache
 from pyvision_rl.model.images import PixelLimits
-from pyvision_rl.model.inputs import (
-    image_key,
-    make_patches,
-    num_images_in,
-    vision_batches,
-)
+from pyvision_rl.model.inputs import num_images_in
 from pyvision_rl.model.loading import (
     check_architecture,
     check_device,
@@ -46,6 +39,7 @@ from pyvision_rl.model.lora import (
 )
 from pyvision_rl.model.pack import Pack, Row
 from pyvision_rl.model.tree_attention import TREE_ATTENTION, Branches
+from pyvision_rl.model.vision import Vision
 
 BANNED_LOGIT = -1e30
 """Logit of a token that is never sampled: probability exactly 0, yet entropies stay finite."""
@@ -99,17 +93,15 @@ class Policy:
         self.version = 0
         model.eval()
         model.set_attn_implementation({"text_config": TREE_ATTENTION})
-        model.model.visual.requires_grad_(not config.freeze_vision)
+        self.vision = Vision(
+            model, codec.pixels, config.freeze_vision, config.feature_cache_mb * 2**20
+        )
         if config.lora.rank:
             add_adapters(model, config.lora, vision=not config.freeze_vision)
         if config.gradient_checkpointing:
             # Renamed in transformers 5.23.
             old = model.gradient_checkpointing_enable
             getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
-        self.processor = Qwen2VLImageProcessorPil(
-            min_pixels=codec.pixels.min_pixels, max_pixels=codec.pixels.max_pixels
-        )
-        self._features = FeatureCache(config.feature_cache_mb * 2**20)
         self.vocabulary_size: int = model.lm_head.out_features
         self.banned_ids = never_written(codec, self.vocabulary_size)
         banned = torch.zeros(self.vocabulary_size, dtype=torch.bool)
@@ -144,45 +136,7 @@ class Policy:
     def weights_changed(self) -> None:
         """To be called after every update: what was computed with the old weights is stale."""
         self.version += 1
-        if not self.config.freeze_vision:
-            self._features.clear()
-
-    def image_features(self, images: Sequence[Image]) -> list[torch.Tensor]:
-        """Features [tokens, H] of each image, in order; equal images are encoded once.
-
-        Detached and kept from call to call, except where the vision tower is being trained.
-        """
-        keys = [image_key(image) for image in images]
-        training = torch.is_grad_enabled() and not self.config.freeze_vision
-        known: dict[bytes, torch.Tensor] = {}
-        missing: dict[bytes, Image] = {}
-        for key, image in zip(keys, images, strict=True):
-            kept = None if training else self._features.get(key)
-            if kept is None:
-                missing[key] = image
-            else:
-                known[key] = kept
-        encoded = self._encode(list(missing.values()), training)
-        for key, features in zip(missing, encoded, strict=True):
-            known[key] = features
-            if not training:
-                self._features.put(key, features)
-        return [known[key] for key in keys]
-
-    def _encode(self, images: list[Image], training: bool) -> list[torch.Tensor]:
-        # Features outlive this call and enter training: they must not be inference tensors.
-        with torch.inference_mode(False), torch.set_grad_enabled(training):
-            return [
-                features for part in vision_batches(images) for features in self._encode_batch(part)
-            ]
-
-    def _encode_batch(self, images: list[Image]) -> tuple[torch.Tensor, ...]:
-        pixels, grids = make_patches(self.processor, images)
-        output = self.model.model.get_image_features(
-            pixels.to(self.device), grids.to(self.device), return_dict=True
-        )
-        # A split is a view: kept on its own it would hold the whole batch in memory.
-        return tuple(f.clone() for f in output.pooler_output)
+        self.vision.weights_changed()
 
     def embed(self, token_ids: torch.Tensor, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embeddings [B, T, H] of tokens [B, T], image tokens replaced by features in row order."""
@@ -216,7 +170,7 @@ class Policy:
         lengths = attention_mask.sum(-1).tolist()
         pack = Pack.of(self._rows(token_ids, lengths, images), self.codec.image_pad_id)
         with self._checkpointed():
-            features = self.image_features(pack.images)
+            features = self.vision.features(pack.images)
             embeds = self.embed(pack.token_ids.to(self.device), features)
             hidden = self.model.model.language_model(
                 inputs_embeds=embeds,
@@ -302,7 +256,7 @@ class Policy:
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Replace the weights in place by a state dict of the model."""
         self.model.load_state_dict(state)
-        self._features.clear()
+        self.vision.forget()
         self.weights_changed()
 
     def read(self, folder: str | Path) -> None:
@@ -328,7 +282,7 @@ class Policy:
         else:
             self.model.save_pretrained(folder)
         self.codec.tokenizer.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        self.vision.processor.save_pretrained(folder)
         # safetensors gives its files to their owner alone, whatever the umask is.
         mode = (Path(folder) / "config.json").stat().st_mode
         for weights in Path(folder).rglob("*.safetensors"):

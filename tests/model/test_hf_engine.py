@@ -115,7 +115,7 @@ def test_greedy_equals_generate(policy):
             return await session.generate(context, GREEDY, seed=0)
 
     ids = torch.tensor([context.token_ids])
-    pixels, grids = make_patches(policy.processor, context.images)
+    pixels, grids = make_patches(policy.vision.processor, context.images)
     written = policy.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -357,9 +357,9 @@ def test_new_weights_are_used_at_once(policy):
 
 def test_a_group_opens_once(policy, monkeypatch):
     sizes = []
-    encode = policy._encode_batch
+    encode = policy.vision._encode_batch
     monkeypatch.setattr(
-        policy, "_encode_batch", lambda images: sizes.append(images) or encode(images)
+        policy.vision, "_encode_batch", lambda images: sizes.append(images) or encode(images)
     )
     prompt = policy.codec.prompt("find the red tag", [picture(77)])
 

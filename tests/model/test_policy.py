@@ -44,7 +44,7 @@ def test_logprobs_equal_the_plain_model(policy):
     conversations = [("find the red tag", [picture(1), picture(2, 56, 84)]), ("tag 1 2", [])]
     ids, attention, loss, images = batch(policy, *conversations)
     logprobs, entropy = policy.token_logprobs(ids, attention, loss, images, temperature=0.7)
-    pixels, grids = make_patches(policy.processor, images)
+    pixels, grids = make_patches(policy.vision.processor, images)
     logits = policy.model(
         input_ids=ids,
         attention_mask=attention,
@@ -99,31 +99,33 @@ def test_an_image_is_encoded_once_per_weights(tiny_random_checkpoint, monkeypatc
     for frozen, expected in ((True, 1), (False, 2)):
         policy = load(tiny_random_checkpoint, freeze_vision=frozen)
         calls = []
-        encode = policy._encode_batch
+        encode = policy.vision._encode_batch
         monkeypatch.setattr(
-            policy, "_encode_batch", lambda images, e=encode, c=calls: c.append(images) or e(images)
+            policy.vision,
+            "_encode_batch",
+            lambda images, e=encode, c=calls: c.append(images) or e(images),
         )
         with torch.no_grad():
-            first = policy.image_features([picture(1), picture(1)])
-            again = policy.image_features([picture(1)])
+            first = policy.vision.features([picture(1), picture(1)])
+            again = policy.vision.features([picture(1)])
             assert torch.equal(first[0], again[0])
             assert first[0].shape == (9, 128)
             policy.weights_changed()
-            policy.image_features([picture(1)])
+            policy.vision.features([picture(1)])
         assert len(calls) == expected
         assert len(calls[0]) == 1
 
 
 def test_the_feature_cache_is_bounded(tiny_random_checkpoint):
     policy = load(tiny_random_checkpoint, feature_cache_mb=0)
-    assert len(policy.image_features([picture(1), picture(2)])) == 2
+    assert len(policy.vision.features([picture(1), picture(2)])) == 2
 
 
 def test_features_do_not_depend_on_their_neighbours(policy):
     one, other = picture(11, 56, 84), picture(12, 112, 28)
-    both = [f.clone() for f in policy.image_features([one, other])]
-    policy._features.clear()
-    alone = policy.image_features([other])[0]
+    both = [f.clone() for f in policy.vision.features([one, other])]
+    policy.vision.forget()
+    alone = policy.vision.features([other])[0]
     assert torch.allclose(both[1], alone, atol=1e-5)
 
 

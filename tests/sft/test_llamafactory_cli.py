@@ -163,7 +163,7 @@ def test_its_rows_are_our_samples(environment, base, codec, needle, tmp_path, ki
         pairs = zip(mine.token_ids, mine.loss_mask, strict=True)
         assert row["labels"] == [token if learn else -100 for token, learn in pairs]
         if mine.images:
-            patches, _ = make_patches(policy.processor, mine.images)
+            patches, _ = make_patches(policy.vision.processor, mine.images)
             np.testing.assert_allclose(row["pixels"], patches.double().sum(0), rtol=0, atol=1e-3)
 
 
