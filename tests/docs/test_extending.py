@@ -71,6 +71,8 @@ def test_a_reward_rule(folder):
         assert grade_task(task, "5 0 15 10") == pytest.approx(1 / 3)
         assert grade_task(task, "20 20 30 30") == 0
         assert grade_task(task, "in the corner") == 0
+        for odd in ("...", "1.2.3 . 4", "3 3 3 3", "10 10 0 0", "0 0 0 0", "9 9 1 1 1"):
+            assert grade_task(task, odd) == grade_task(Task("t", "?", odd), odd, "box_iou") == 0
         assert grade_task(Task("t", "?", "0 0 2 2"), "0 0 2 1", "box_iou") == 0.5
     finally:
         RULE_NAMES.discard("box_iou")
