@@ -46,7 +46,7 @@ Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | float | bool | No
 class RunFolder:
     """The one writer of a run; a lock keeps a second one out until it is closed or dead.
 
-    `resumed`: the folder held this run before. Steps are the run's own, from 0, and rise.
+    `resumed`: the folder held this run before, begun. Steps are the run's own, from 0, and rise.
     """
 
     def __init__(
@@ -144,8 +144,8 @@ class RunFolder:
         write_file(self.path / WARNINGS, text + b"\n")
 
     def keep_text(self, name: str, text: str) -> None:
-        """Keeps a text that the run depends on, a prompt template say, as a file of that name; of
-        an empty one nothing.
+        """Keeps a text that the run depends on, a prompt template say, as a file of that name; for
+        an empty one there is none.
 
         Raises InputError where the run was begun with another one.
         """
@@ -157,6 +157,9 @@ class RunFolder:
             )
         if text:
             write_file(path, text.encode())
+        else:  # a start that failed before the first step may have left another one
+            with writing(path):
+                path.unlink(missing_ok=True)
 
     def draw_curves(self) -> None:
         """Replaces curves.png with the metrics so far; nothing where there are none."""
@@ -227,7 +230,7 @@ def _lock_exclusively(lock: int) -> None:
 def holds_run(
     path: Path, config_yaml: str, *, resume: bool, may_change: Collection[str] = ()
 ) -> bool:
-    """Whether the folder holds this very run already. InputError where it holds anything else; a
+    """Whether the folder holds this very run, begun. InputError where it holds anything else; a
     run that failed before its first step (a model's name mistyped, say) leaves nothing to hold.
     """
     old = path / CONFIG
@@ -237,16 +240,17 @@ def holds_run(
         return False
     if not resume:
         raise InputError(f"{path}: holds another run; name a new folder or resume it")
+    is_begun = _is_begun(path)
     before, now = _flat(old, old.read_text()), _flat(path, config_yaml)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and key not in may_change:
-            if not _is_begun(path):
+            if not is_begun:
                 return False
             raise InputError(
                 f"{path}: holds another run, there {key} is {before.get(key)!r} and here "
                 f"{now.get(key)!r}; name a new folder or resume with the same configuration"
             )
-    return True
+    return is_begun
 
 
 def _is_begun(path: Path) -> bool:

@@ -64,7 +64,7 @@ class RunReader:
             return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not readable as JSON: {error}") from error
 
     def warnings(self) -> list[RunWarning]:
@@ -74,7 +74,7 @@ class RunReader:
             return msgspec.json.decode(path.read_bytes(), type=list[RunWarning])
         except FileNotFoundError:
             return []
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not readable as JSON: {error}") from error
 
     def checkpoints(self) -> list[Checkpoint]:

@@ -130,8 +130,8 @@ def test_a_dry_run_knows_a_run_whose_base_is_another_runs_newest_checkpoint(task
     (newest / "checkpoint.json").write_text('{"step": 1, "metrics": {}}')
     out = tasks.parent / "run"
     begun = stage(PolicyConfig(str(newest)), str(tasks), str(out))
-    with RunFolder.create(out, dump_config(begun)):
-        pass
+    with RunFolder.create(out, dump_config(begun)) as run:
+        run.log(1, {})
     asked = replace(begun, policy=PolicyConfig(str(tasks.parent / "base")))
     assert dry_run(asked, memory_gb=4).lines[-1].endswith("goes on with the run that is there")
 

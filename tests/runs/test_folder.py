@@ -179,8 +179,10 @@ def test_the_summary_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "summary.json").read_text()) == {"seed": 0, "chance": 0.1}
     assert RunReader(tmp_path).summary() == {"seed": 0, "chance": 0.1}
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(InputError, match="not readable as JSON"):
-        RunReader(tmp_path).summary()
+    for broken in (b"{", b'{"a": "\xff"}'):
+        (tmp_path / "summary.json").write_bytes(broken)
+        with pytest.raises(InputError, match="not readable as JSON"):
+            RunReader(tmp_path).summary()
 
 
 def test_no_run_to_read(tmp_path: Path) -> None:
@@ -201,12 +203,28 @@ def test_warnings_are_there_for_a_reader(tmp_path):
 def test_a_text_that_the_run_depends_on_is_kept_and_must_not_change(tmp_path):
     with RunFolder.create(tmp_path / "run", "a: 1") as run:
         run.keep_text("prompt.txt", "Which? {query}")
+        run.log(1, {"reward/mean": 0.5})
     assert (tmp_path / "run" / "prompt.txt").read_text() == "Which? {query}"
     with RunFolder.create(tmp_path / "run", "a: 1", resume=True) as run:
         run.keep_text("prompt.txt", "Which? {query}")
         with pytest.raises(InputError, match=r"prompt\.txt: the run was begun with this text"):
             run.keep_text("prompt.txt", "What? {query}")
     assert (tmp_path / "run" / "prompt.txt").read_text() == "Which? {query}"
+
+
+def test_a_text_of_a_run_that_never_began_holds_nothing(tmp_path):
+    """Tools that fail in the sandbox are mended, or left away, and the run is started again."""
+    with RunFolder.create(tmp_path, "setup: tools.py") as run:
+        run.keep_text("setup.py", "1 / 0")
+    with RunFolder.create(tmp_path, "setup: tools.py", resume=True) as run:
+        run.keep_text("setup.py", "x = 1")
+    assert (tmp_path / "setup.py").read_text() == "x = 1"
+    with RunFolder.create(tmp_path, "setup: ''", resume=True) as run:
+        run.keep_text("setup.py", "")
+        run.log(1, {"reward/mean": 0.5})
+    assert not (tmp_path / "setup.py").exists()
+    with RunFolder.create(tmp_path, "setup: ''", resume=True) as run:
+        run.keep_text("setup.py", "")
 
 
 def test_who_only_looks_whether_a_run_goes_on_keeps_no_writer_out(tmp_path):
