@@ -14,6 +14,7 @@ from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 
 VIDEO = "pyvision_rl.sandbox.video"
+TIMELINE = "pyvision_rl.sandbox.timeline"
 DECORD = "decord"
 
 
@@ -21,10 +22,7 @@ class LateVideo(MetaPathFinder, Loader):
     """Finds the video reader, under its own name and under decord's."""
 
     def __init__(self) -> None:
-        spec = importlib.util.find_spec(VIDEO)
-        if spec is None or not isinstance(spec.loader, InspectLoader):
-            raise ImportError(f"{VIDEO} has no code to keep")
-        self._code = spec.loader.get_code(VIDEO)
+        self._codes = {name: code_of(name) for name in (VIDEO, TIMELINE)}
 
     def find_spec(
         self,
@@ -32,12 +30,12 @@ class LateVideo(MetaPathFinder, Loader):
         path: Sequence[str] | None,
         target: types.ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """A spec for the two names, None for every other."""
-        return ModuleSpec(fullname, self) if fullname in (VIDEO, DECORD) else None
+        """A spec for what is kept and for decord, None for every other name."""
+        return ModuleSpec(fullname, self) if fullname in (*self._codes, DECORD) else None
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
         """decord's module is one that the reader makes of itself."""
-        if spec.name == VIDEO:
+        if spec.name != DECORD:
             return None
         from pyvision_rl.sandbox import video
 
@@ -46,5 +44,14 @@ class LateVideo(MetaPathFinder, Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Run the code that was kept."""
-        if module.__name__ == VIDEO and self._code is not None:
-            exec(self._code, module.__dict__)
+        if code := self._codes.get(module.__name__):
+            exec(code, module.__dict__)
+
+
+def code_of(name: str) -> types.CodeType:
+    """The code of a module that is not loaded."""
+    spec = importlib.util.find_spec(name)
+    code = spec.loader.get_code(name) if spec and isinstance(spec.loader, InspectLoader) else None
+    if code is None:
+        raise ImportError(f"{name} has no code to keep")
+    return code

@@ -144,7 +144,7 @@ def test_a_truncated_file(strict: Sandbox, clip: Path, tmp_path: Path) -> None:
     result = ask(strict, headless, "video_clue_0[0]")
     assert result.kind == "error"
     assert result.text.splitlines()[-1].startswith(
-        "pyvision_rl.sandbox.video.VideoError: the video cannot be opened"
+        "pyvision_rl.sandbox.timeline.VideoError: the video cannot be opened"
     )
 
 
