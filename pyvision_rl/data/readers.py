@@ -155,7 +155,7 @@ def _released_task(row: Row, base: Path) -> Task:
     images, videos = ((), paths) if kind == "video" else (paths, ())
     graded = row.section("reward_model")
     answer = graded.get("ground_truth")
-    rule = "reward_model.rule" if "rule" in graded else "rule"
+    rule = "reward_model.rule" if graded.get("rule") else "rule"
     return Task(
         id=_id(row),
         question=_question(row, "prompt", _prompt(row), len(images), len(videos)),
@@ -164,7 +164,7 @@ def _released_task(row: Row, base: Path) -> Task:
         videos=videos,
         source=row.text("data_source", ""),
         ability=row.text("ability", ""),
-        rule=_rule(row, rule, graded.get("rule", row.fields.get("rule"))),
+        rule=_rule(row, rule, graded.get("rule") or row.fields.get("rule")),
     )
 
 

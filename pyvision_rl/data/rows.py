@@ -25,7 +25,8 @@ from pyvision_rl.errors import InputError
 FORMATS = (".json", ".jsonl", ".parquet")
 PLACEHOLDER = re.compile(r"<(image|video)>")
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that a terminal acts on, or that cannot be printed at all."""
 SHOWN_CHARS = 200
 BATCH_BYTES = 16 * 2**20
 
@@ -126,8 +127,9 @@ def shown(value: object) -> str:
 
 def as_text(row: Row, name: str, value: object, blank: bool = False) -> str:
     """The value as stripped text; notes a problem on `row` for other types and for blank text."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not isinstance(value, str) and not (is_number and math.isfinite(value)):
+    is_number = isinstance(value, float) and math.isfinite(value)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (isinstance(value, str) or is_number or is_whole):
         # NaN is what table programs write for an empty cell.
         row.fail(name, value, "must be text or a number")
         return ""
@@ -193,6 +195,8 @@ def _decode_slowly(data: bytes) -> object:
         return Malformed(f"{lines}column {error.colno}: not json ({error.msg}){hint}")
     except UnicodeDecodeError as error:
         return Malformed(f"byte {error.start}: not UTF-8 text")
+    except ValueError as error:
+        return Malformed(f"not json ({error})")
     except RecursionError:
         return Malformed("nested too deeply to read")
 

@@ -160,6 +160,8 @@ def test_later_marks_become_names(folder: Path) -> None:
 def test_numbers_are_taken_as_text(folder: Path) -> None:
     (task,) = read_tasks(write(folder, plain(id=7, answer=2.5)))
     assert (task.id, task.answer) == ("7", "2.5")
+    (task,) = read_tasks(write(folder, plain(answer=10**400)))
+    assert task.answer == "1" + "0" * 400
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,7 @@ def test_numbers_are_taken_as_text(folder: Path) -> None:
         (plain(rule="set"), "set"),
         (released(), "auto"),
         (released(rule="mra"), "mra"),
+        (released(rule="mra", reward_model={"ground_truth": "5", "rule": None}), "mra"),
         (released(reward_model={"ground_truth": "5", "style": "rule", "rule": "number"}), "number"),
     ],
 )
@@ -195,6 +198,7 @@ def test_rows_may_declare_their_rule(folder: Path, row: dict[str, object], rule:
         (plain(answer=math.nan), ": row 1: answer = nan: must be text or a number"),
         (plain(answer=-math.inf), ": row 1: answer = -inf: must be text or a number"),
         (plain(image_path="a\n\x1b[2J.png"), "image_path = 'a\\n\\x1b[2J.png': no file "),
+        (plain(image_path="a\ud83d.png"), "/a\\ud83d.png"),
         (plain(answer=True), ": row 1: answer = True: must be text or a number"),
         (plain(question=""), ": row 1: question = '': must not be empty"),
         (plain(question="<image>"), ": row 1: question = '<image>': has no text"),
@@ -241,6 +245,7 @@ def test_jsonl_names_the_line(folder: Path) -> None:
         (b"", ": column 1: not json (Expecting value)"),
         (b'["\xff"]', ": byte 2: not UTF-8 text"),
         (b"[" * 100_000, ": nested too deeply to read"),
+        (b"[" + b"1" * 5000 + b"]", ": not json (Exceeds the limit"),
     ],
 )
 def test_malformed_json(folder: Path, content: bytes, expected: str) -> None:
