@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 from PIL.Image import Image
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
@@ -31,6 +31,7 @@ from pyvision_rl.viewer.turns import TurnView, store_turn, view_turn
 MAX_FILE_BYTES = 4_000_000_000
 MAX_FILES = 16
 _MAX_ASK_BYTES = 1_000_000
+_CLIENT_LEFT = 499
 
 Message = dict[str, object]
 Tell = Callable[[Message | None], None]
@@ -96,10 +97,14 @@ class AskPage:
         try:
             await _store(request, path, name)
             kind = await asyncio.to_thread(_kind_of, path, name)
+            self._files[number] = _File(path, kind)
         except InputError as error:
-            path.unlink(missing_ok=True)
             return _json({"error": str(error)}, 422)
-        self._files[number] = _File(path, kind)
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_LEFT)
+        finally:
+            if number not in self._files:
+                path.unlink(missing_ok=True)
         while len(self._files) > MAX_FILES:
             self._files.pop(min(self._files)).path.unlink(missing_ok=True)
         return _json({"file": number, "kind": kind})

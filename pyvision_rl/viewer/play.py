@@ -9,7 +9,7 @@ from typing import Protocol
 
 import yaml
 
-from pyvision_rl.errors import ConfigError
+from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.rollout.agent import AgentConfig, open_agent
 from pyvision_rl.rollout.episode import Opening, open_task, run_episode
@@ -60,12 +60,20 @@ class PlayConfig:
 
 
 def run_defaults(model: str) -> list[str]:
-    """Arguments for the prompt, pixels and limits of the run that a model comes from."""
+    """Arguments for the prompt, pixels and limits of the run that a model comes from.
+
+    Raises InputError for a configuration that cannot be read.
+    """
     folders = [Path(model), *Path(model).absolute().parents[:2]]
     path = next((folder / CONFIG for folder in folders if (folder / CONFIG).is_file()), None)
     if path is None:
         return []
-    tree = yaml.safe_load(path.read_text())
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError):
+        tree = None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: not the configuration of a run")
     parts = {key: tree[key] for key in ("policy", "agent") if key in tree}
     if isinstance(parts.get("policy"), dict):
         parts["policy"].pop("model", None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import tempfile
 import threading
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -11,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from pyvision_rl.data.needle_video_files import write_clip
-from pyvision_rl.errors import ConfigError
+from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.scripted import ScriptedEngine
 from pyvision_rl.rollout.episode import Agent, Opening, RolloutConfig, open_task, run_episode
 from pyvision_rl.sandbox import SandboxConfig, SandboxPool
@@ -114,6 +115,35 @@ def test_requests_of_other_pages_are_refused(page):
         assert refused.value.code == 415
 
 
+def test_a_file_that_breaks_off_leaves_nothing_behind(tmp_path, monkeypatch):
+    """A video may be gigabytes, and the page that sends it is closed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    page = AskPage(None, "the model", 0, "pixels")  # type: ignore[arg-type]
+    sent = [
+        {"type": "http.request", "body": b"x" * 999, "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> dict:
+        return sent.pop(0)
+
+    async def send(message: dict) -> None:
+        """Nobody is there to answer to."""
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/file",
+        "query_string": b"name=clip.mp4",
+        "headers": [(b"content-type", b"application/octet-stream")],
+    }
+    (route,) = (route for route in page.routes() if route.path == "/api/file")
+    asyncio.run(route.handle(scope, receive, send))
+    assert sent == []
+    (folder,) = tmp_path.iterdir()
+    assert list(folder.iterdir()) == []
+
+
 def test_an_image_that_is_none_is_said(browser, page, tmp_path):
     (tmp_path / "fake.png").write_text("no image")
     tab = browser.tab().goto(page)
@@ -180,6 +210,10 @@ def test_prompt_and_limits_of_the_run_are_the_defaults(tmp_path):
     expected = ["--policy.pixels.max_pixels=999", "--agent.rollout.prompt=brief"]
     assert run_defaults(str(tmp_path)) == run_defaults(str(checkpoint)) == expected
     assert run_defaults("Qwen/Qwen2.5-VL-7B-Instruct") == []
+    for broken in ("policy: [", "- a list"):
+        (tmp_path / "config.yaml").write_text(broken)
+        with pytest.raises(InputError, match=r"config\.yaml: not the configuration of a run"):
+            run_defaults(str(tmp_path))
 
 
 def test_a_question_is_needed():
