@@ -43,8 +43,8 @@ class RecordConfig:
     """What of a step's trajectories is written down. Texts, tokens and numbers always are."""
 
     image_groups: int = -1
-    """Groups of each step whose images are kept, those that were trained on first, best first: at
-    2 million pixels an image a step of 32 groups writes gigabytes. -1: all."""
+    """Groups of each step whose images are kept, those that were trained on first, best first: of
+    images of millions of pixels a step may write gigabytes. -1: all."""
 
     def __post_init__(self) -> None:
         if self.image_groups < -1:
