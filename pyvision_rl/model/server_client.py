@@ -9,11 +9,10 @@ import os
 import random
 import re
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 import httpx
 
+from pyvision_rl.closing import Closing
 from pyvision_rl.errors import PyVisionError
 from pyvision_rl.model.server_config import ServerConfig
 
@@ -34,7 +33,7 @@ class NotFoundError(PyVisionError):
     """The server has no such path, or no such model."""
 
 
-class ServerClient:
+class ServerClient(Closing):
     """Requests to one server. Use it as `async with`."""
 
     def __init__(self, config: ServerConfig) -> None:
@@ -50,15 +49,8 @@ class ServerClient:
             limits=httpx.Limits(max_connections=config.max_in_flight),
         )
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def close(self) -> None:
+        """Close the connections."""
         await self._http.aclose()
 
     async def model(self) -> str:

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
+from pyvision_rl.closing import Closing
 from pyvision_rl.errors import ConfigError, PyVisionError
 from pyvision_rl.reward.declared import declared_rule, grade_task
 from pyvision_rl.reward.judge_config import JudgeConfig, JudgeStats, needs_judge
@@ -42,7 +41,7 @@ RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass
-class Judge:
+class Judge(Closing):
     """A `Grader`: rules first, the model where they do not decide. Use it as `async with`.
 
     Equal questions are asked once, also by the runs and processes that share a cache folder (""
@@ -72,15 +71,8 @@ class Judge:
             limits=httpx.Limits(max_connections=self.config.max_in_flight),
         )
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def close(self) -> None:
+        """Ask no more, and close the connections and the verdicts that are kept."""
         pending = list(self._pending.values())
         for asked in pending:
             asked.cancel()

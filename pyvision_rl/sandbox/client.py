@@ -9,12 +9,12 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import httpx
 from PIL import Image
 
+from pyvision_rl.closing import Closing
 from pyvision_rl.errors import ConfigError, SandboxError
 from pyvision_rl.sandbox import remote_wire
 from pyvision_rl.sandbox.config import CellResult, ResultKind
@@ -25,7 +25,7 @@ ANSWER_TIMEOUT_S = 600.0
 """Cells wait for an exec slot on the server; its own limits end them long before this."""
 
 
-class SandboxClient:
+class SandboxClient(Closing):
     """Runtimes on other machines. Each stays on the server that its name hashes to."""
 
     def __init__(self, urls: Sequence[str], token: str) -> None:
@@ -49,15 +49,6 @@ class SandboxClient:
                 raise SandboxError(f"sandbox server {url} does not answer: {error}") from None
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the connections."""
-        await self.close()
-
     async def close(self) -> None:
         """Close the connections; servers drop runtimes that stay idle."""
         await self.http.aclose()
@@ -74,8 +65,8 @@ class SandboxClient:
         return RemoteRuntime(self.http, server, images, [str(path) for path in videos], seed)
 
 
-class RemoteRuntime:
-    """As `Runtime`, on a server."""
+class RemoteRuntime(Closing):
+    """As `Runtime`, on a server, where it is opened with the first cell."""
 
     def __init__(
         self,
@@ -98,19 +89,6 @@ class RemoteRuntime:
     def alive(self) -> bool:
         """Whether another cell can run."""
         return self._ending is None
-
-    async def __aenter__(self) -> Self:
-        """Nothing yet: the runtime is opened with the first cell."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the runtime."""
-        await self.close()
 
     async def close(self) -> None:
         """End the runtime on its server; a server that is gone is no error."""

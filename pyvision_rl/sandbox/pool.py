@@ -8,11 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 from PIL import Image
 
+from pyvision_rl.closing import Closing
 from pyvision_rl.errors import InputError, SandboxError
 from pyvision_rl.sandbox import control
 from pyvision_rl.sandbox.config import SandboxConfig
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Layer = Literal["seccomp", "landlock", "namespaces", "uid"]
 
 
-class SandboxPool:
+class SandboxPool(Closing):
     """Runs untrusted Python in confined processes; one event loop, one fork server, any number of
     runtimes.
     """
@@ -51,15 +51,6 @@ class SandboxPool:
         allow_open_files()
         await self.server()
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the pool."""
-        await self.close()
 
     async def close(self) -> None:
         """End every runtime and the fork server."""

@@ -11,11 +11,11 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from PIL import Image
 
+from pyvision_rl.closing import Closing
 from pyvision_rl.errors import SandboxError
 from pyvision_rl.sandbox import wire
 from pyvision_rl.sandbox.channel import Channel
@@ -46,8 +46,10 @@ class Home(Protocol):
         ...
 
 
-class Runtime:
-    """One interpreter. Cells run one after the other; names persist between them."""
+class Runtime(Closing):
+    """One interpreter, whose process starts with the first cell. Cells run one after the other;
+    names persist between them.
+    """
 
     def __init__(
         self, pool: Home, images: Sequence[Image.Image], videos: Sequence[Path], seed: int
@@ -65,19 +67,6 @@ class Runtime:
     def alive(self) -> bool:
         """Whether another cell can run: false once a cell ended the runtime or it was closed."""
         return self._ending is None
-
-    async def __aenter__(self) -> Self:
-        """Nothing yet: the process starts with the first cell."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the runtime."""
-        await self.close()
 
     async def close(self) -> None:
         """End the process and wait until it is gone."""
