@@ -58,9 +58,12 @@ class Report:
         return {**asdict(self.overall), **left_out, "by_kind": kinds}
 
     def metrics(self) -> dict[str, float]:
-        """Flat numbers for the metrics of a run: `eval/accuracy`, `eval/accuracy/easy` ..."""
+        """Flat numbers for the metrics of a run: `eval/accuracy`, `eval/accuracy/easy` ...; tasks
+        without a kind are in the overall ones only.
+        """
         flat = {"data/skipped": float(self.num_skipped)}
-        for suffix, figures in (("", self.overall), *self.by_kind.items()):
+        named = {kind: figures for kind, figures in self.by_kind.items() if kind}
+        for suffix, figures in {**named, "": self.overall}.items():
             for name in METRICS:
                 flat[f"eval/{name}" + (f"/{suffix}" if suffix else "")] = getattr(figures, name)
         return flat

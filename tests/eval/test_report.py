@@ -110,6 +110,12 @@ def test_figures_per_kind_and_overall():
     assert report.metrics()["eval/accuracy/easy"] == 1.0
 
 
+def test_tasks_without_a_kind_are_not_the_overall_figures():
+    groups = [group_of("", (trajectory(), 0.0)), group_of("easy", (trajectory(), 1.0))]
+    metrics = make_report(groups).metrics()
+    assert (metrics["eval/accuracy"], metrics["eval/accuracy/easy"]) == (0.5, 1.0)
+
+
 def test_the_summary_form_is_plain_json():
     summary = make_report([group_of("easy", (trajectory(), 1.0))]).as_dict()
     assert json.loads(json.dumps(summary))["by_kind"]["easy"]["accuracy_ci95"][1] == 1.0
