@@ -19,7 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pyvision_rl.data.rows import PLACEHOLDER, Problem, Row, as_text, iter_rows, shown
+from pyvision_rl.data.rows import (
+    PLACEHOLDER,
+    Problem,
+    Row,
+    as_text,
+    check_unicode,
+    iter_rows,
+    shown,
+)
 from pyvision_rl.errors import InputError
 from pyvision_rl.types import Task
 
@@ -217,5 +225,6 @@ def media_paths(row: Row, name: str, value: object, base: Path) -> tuple[Path, .
                 row.fail(name, item, f"{path} is empty or not a file")
         except (OSError, ValueError):
             row.fail(name, item, f"no file {path}")
+        check_unicode(row, name, item)
         paths.append(path)
     return tuple(paths)

@@ -147,6 +147,13 @@ def test_image_root_and_limit(folder: Path) -> None:
     assert read_tasks(write(folder, absolute), image_root="/nowhere")[0].images[0].exists()
 
 
+def test_a_file_name_that_is_not_unicode_is_refused(folder: Path) -> None:
+    name = b"\xff.png"
+    (folder / os.fsdecode(name)).write_bytes((folder / "images" / "a.png").read_bytes())
+    path = write(folder, plain(image_path=os.fsdecode(name)))
+    assert error_of(path).endswith("is not Unicode text: it holds half of a character")
+
+
 def test_later_marks_become_names(folder: Path) -> None:
     images = ["images/a.png", "images/b.png"]
     question = "<image>\nIs it the same as in <image>?"
