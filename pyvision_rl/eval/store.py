@@ -170,11 +170,21 @@ class ItemStore:
             record_path(self._run.path, kind, self._phase, step).unlink(missing_ok=True)
         self._run.write_groups(step, self._phase, [GroupRecord(item.group) for item in batch])
         records = [item.record(step) for item in batch]
-        with writing(self._path), self._path.open("ab") as file:
-            file.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
-            file.flush()
-            os.fsync(file.fileno())
+        _append(self._path, b"".join(msgspec.json.encode(record) + b"\n" for record in records))
         self.records.update((record.id, record) for record in records)
+
+
+def _append(path: Path, data: bytes) -> None:
+    """All or nothing: on a full disk no half line stays, to which another would be added."""
+    with writing(path), path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), end)
+            raise
 
 
 def read_items_file(path: Path, repair: bool = False) -> list[ItemRecord]:

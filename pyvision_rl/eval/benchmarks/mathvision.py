@@ -21,10 +21,10 @@ from pyvision_rl.eval.benchmarks.metrics import label_metrics, mean_metric, scor
 from pyvision_rl.eval.benchmarks.options import as_letter, by_letter, option_in, with_options
 from pyvision_rl.eval.benchmarks.scorers import RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns, text_list
+from pyvision_rl.reward.rules import MAX_ANSWER_CHARS
 from pyvision_rl.rollout.parse import unwrap_answer
 from pyvision_rl.types import Task
 
-MAX_ANSWER_CHARS = 1000
 BOX = "\\boxed{"
 SAID = re.compile(
     r"(?i:answer (?:is|should be)|^answer)\s*:?\s*(.*?)(?:\.(?=\s|$)|$)", re.MULTILINE
