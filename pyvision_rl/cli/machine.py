@@ -22,7 +22,7 @@ def sandbox(arguments: list[str]) -> int:
             say(bench(parse_config("sandbox bench", BenchConfig, rest)))
         case ["serve", *rest]:
             try:
-                from pyvision_rl.sandbox.server import ServeConfig
+                from pyvision_rl.sandbox.remote.server import ServeConfig
             except ModuleNotFoundError as error:
                 raise missing_extra("sandbox serve", error) from error
             serve(parse_config("sandbox serve", ServeConfig, rest))

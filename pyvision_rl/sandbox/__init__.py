@@ -12,14 +12,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyvision_rl.sandbox.config import CellResult, ResultKind, SandboxConfig
     from pyvision_rl.sandbox.pool import Layer, SandboxPool
+    from pyvision_rl.sandbox.remote.client import SandboxClient
     from pyvision_rl.sandbox.runtime import Runtime
 
-__all__ = ["CellResult", "Layer", "ResultKind", "Runtime", "SandboxConfig", "SandboxPool"]
+__all__ = [
+    "CellResult",
+    "Layer",
+    "ResultKind",
+    "Runtime",
+    "SandboxClient",
+    "SandboxConfig",
+    "SandboxPool",
+]
 HOMES = {
     "CellResult": "config",
     "Layer": "pool",
     "ResultKind": "config",
     "Runtime": "runtime",
+    "SandboxClient": "remote.client",
     "SandboxConfig": "config",
     "SandboxPool": "pool",
 }

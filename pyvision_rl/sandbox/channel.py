@@ -12,7 +12,7 @@ from PIL import Image
 
 from pyvision_rl.sandbox import wire
 from pyvision_rl.sandbox.config import SandboxConfig
-from pyvision_rl.sandbox.output import NOTICE_CHARS
+from pyvision_rl.sandbox.inside.output import NOTICE_CHARS
 
 READ_BYTES = 65536
 

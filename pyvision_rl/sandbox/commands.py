@@ -49,7 +49,7 @@ def serve(config: object = None) -> None:
     try:
         import uvicorn
 
-        from pyvision_rl.sandbox.server import SandboxServer, ServeConfig, read_token
+        from pyvision_rl.sandbox.remote.server import SandboxServer, ServeConfig, read_token
     except ImportError as error:
         raise ConfigError(
             f"sandbox serve needs {error.name}: pip install 'pyvision-rl[server]'"

@@ -17,15 +17,16 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pyvision_rl.sandbox import control, late
+from pyvision_rl.sandbox import control
 from pyvision_rl.sandbox.confine import Confinement, ConfinementError
 from pyvision_rl.sandbox.confine.keeper import keep, namespaces_work
 from pyvision_rl.sandbox.confine.libc import die_with_parent, fork
+from pyvision_rl.sandbox.inside import late
 from pyvision_rl.sandbox.limits import Limits, allow_open_files
 from pyvision_rl.sandbox.memory import forget_lookups, make_room, settle
 
 if TYPE_CHECKING:
-    from pyvision_rl.sandbox.worker import Worker
+    from pyvision_rl.sandbox.inside.worker import Worker
 
 PRELOADED = (
     "base64",
@@ -46,7 +47,7 @@ PRELOADED = (
     "matplotlib.pyplot",
     "matplotlib.patches",
     "matplotlib.backends.backend_agg",
-    "pyvision_rl.sandbox.worker",
+    "pyvision_rl.sandbox.inside.worker",
 )
 
 
@@ -99,7 +100,7 @@ def warm_up(limits: Limits) -> Worker:
     sys.meta_path.insert(0, late.LateVideo())
     forget_lookups()
     draw_once()
-    from pyvision_rl.sandbox.worker import Worker
+    from pyvision_rl.sandbox.inside.worker import Worker
 
     worker = Worker(limits)
     num_threads = len(os.listdir("/proc/self/task"))
@@ -115,8 +116,8 @@ def draw_once() -> None:
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    from pyvision_rl.sandbox.drawing import copy_markers_lightly, fonts_kept
-    from pyvision_rl.sandbox.figures import render
+    from pyvision_rl.sandbox.inside.drawing import copy_markers_lightly, fonts_kept
+    from pyvision_rl.sandbox.inside.figures import render
 
     copy_markers_lightly()
     with fonts_kept():

@@ -17,8 +17,8 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from pyvision_rl.sandbox.drawing import copy_markers_lightly
-from pyvision_rl.sandbox.figures import fit_to_image, lone_image, render, undecorated_pixels
+from pyvision_rl.sandbox.inside.drawing import copy_markers_lightly
+from pyvision_rl.sandbox.inside.figures import fit_to_image, lone_image, render, undecorated_pixels
 from tests.sandbox.conftest import Sandbox
 
 RNG = np.random.default_rng(0)

@@ -18,8 +18,8 @@ httpx = pytest.importorskip("httpx")
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
-from pyvision_rl.sandbox.client import SandboxClient  # noqa: E402
-from pyvision_rl.sandbox.server import SandboxServer, ServeConfig, read_token  # noqa: E402
+from pyvision_rl.sandbox.remote.client import SandboxClient  # noqa: E402
+from pyvision_rl.sandbox.remote.server import SandboxServer, ServeConfig, read_token  # noqa: E402
 
 TOKEN = "a token of sufficient length"
 

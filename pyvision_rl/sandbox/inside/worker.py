@@ -14,9 +14,9 @@ from typing import Literal
 from PIL import Image
 
 from pyvision_rl.sandbox import wire
-from pyvision_rl.sandbox.cells import Cells
+from pyvision_rl.sandbox.inside.cells import Cells
+from pyvision_rl.sandbox.inside.seeds import Seeds
 from pyvision_rl.sandbox.limits import Limits
-from pyvision_rl.sandbox.seeds import Seeds
 
 
 class Worker:

@@ -21,11 +21,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from pyvision_rl.sandbox.figures import FigureCapture
+from pyvision_rl.sandbox.inside.figures import FigureCapture
+from pyvision_rl.sandbox.inside.output import BoundedText, CapturedStream, clean_text
+from pyvision_rl.sandbox.inside.seeds import Seeds
 from pyvision_rl.sandbox.limits import Limits
 from pyvision_rl.sandbox.memory import tidy
-from pyvision_rl.sandbox.output import BoundedText, CapturedStream, clean_text
-from pyvision_rl.sandbox.seeds import Seeds
 
 TIDY_AFTER_S = 0.01
 """A cell shorter than this leaves too little behind to be worth collecting."""

@@ -18,7 +18,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 
 from pyvision_rl.sandbox.config import FigureStyle
-from pyvision_rl.sandbox.drawing import garbage_left
+from pyvision_rl.sandbox.inside.drawing import garbage_left
 from pyvision_rl.sandbox.wire import FIGURES_PER_CELL, MAX_ASPECT
 
 MAX_SHARED_PX = 2**20

@@ -22,9 +22,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pyvision_rl.errors import ConfigError, InputError
-from pyvision_rl.sandbox import remote_wire
 from pyvision_rl.sandbox.config import SandboxConfig
 from pyvision_rl.sandbox.pool import SandboxPool
+from pyvision_rl.sandbox.remote import messages
 from pyvision_rl.sandbox.runtime import Runtime
 from pyvision_rl.sandbox.wire import WireError
 
@@ -174,17 +174,15 @@ class SandboxServer:
         if len(self._hosted) >= self._config.max_runtimes:
             return PlainTextResponse(f"{len(self._hosted)} runtimes are alive", 503)
         try:
-            asked, blobs = remote_wire.unpack(await request.body(), remote_wire.OpenRuntime)
-            images = remote_wire.split_images(asked.images, blobs)
+            asked, blobs = messages.unpack(await request.body(), messages.OpenRuntime)
+            images = messages.split_images(asked.images, blobs)
             videos = [self._video(name) for name in asked.videos]
             runtime = self.pool.runtime(images, videos, asked.seed)
         except (WireError, InputError) as error:
             return PlainTextResponse(str(error), 400)
         name = secrets.token_urlsafe(16)
         self._hosted[name] = Hosted(runtime)
-        return Response(
-            remote_wire.pack(remote_wire.Opened(name)), media_type=remote_wire.MEDIA_TYPE
-        )
+        return Response(messages.pack(messages.Opened(name)), media_type=messages.MEDIA_TYPE)
 
     def _video(self, name: str) -> Path:
         folder = Path(self._config.video_folder).resolve()
@@ -199,7 +197,7 @@ class SandboxServer:
         if hosted is None:
             return PlainTextResponse("no such runtime", 404)
         try:
-            asked, _ = remote_wire.unpack(await request.body(), remote_wire.RunCell)
+            asked, _ = messages.unpack(await request.body(), messages.RunCell)
         except (WireError, ClientDisconnect) as error:
             return PlainTextResponse(str(error), 400)
         hosted.running += 1
@@ -211,11 +209,11 @@ class SandboxServer:
         self._results[result.kind] += 1
         self._seconds += result.seconds
         sizes = [image.size for image in result.images]
-        answer = remote_wire.CellAnswer(
+        answer = messages.CellAnswer(
             result.kind, result.text, result.seconds, sizes, hosted.runtime.alive
         )
-        body = remote_wire.pack(answer, result.images)
-        return Response(body, media_type=remote_wire.MEDIA_TYPE)
+        body = messages.pack(answer, result.images)
+        return Response(body, media_type=messages.MEDIA_TYPE)
 
     async def close(self, request: Request) -> Response:
         """End a runtime."""

@@ -16,8 +16,8 @@ from PIL import Image
 
 from pyvision_rl.closing import Closing
 from pyvision_rl.errors import ConfigError, SandboxError
-from pyvision_rl.sandbox import remote_wire
 from pyvision_rl.sandbox.config import CellResult, ResultKind
+from pyvision_rl.sandbox.remote import messages
 from pyvision_rl.sandbox.wire import WireError
 
 CONNECT_TIMEOUT_S = 10.0
@@ -118,22 +118,22 @@ class RemoteRuntime(Closing):
                 self._ending = answer.kind
             return CellResult(answer.kind, answer.text, images, answer.seconds)
 
-    async def _ask(self, code: str) -> tuple[remote_wire.CellAnswer, list[Image.Image]]:
+    async def _ask(self, code: str) -> tuple[messages.CellAnswer, list[Image.Image]]:
         if self._url is None:
             images = [image.convert("RGB") for image in self._images]
             sizes = [image.size for image in images]
-            asked = remote_wire.OpenRuntime(self._seed, sizes, self._videos)
-            body = await self._post(f"{self._server}/runtimes", remote_wire.pack(asked, images))
-            opened, _ = remote_wire.unpack(body, remote_wire.Opened)
+            asked = messages.OpenRuntime(self._seed, sizes, self._videos)
+            body = await self._post(f"{self._server}/runtimes", messages.pack(asked, images))
+            opened, _ = messages.unpack(body, messages.Opened)
             self._url = f"{self._server}/runtimes/{opened.id}"
             self._images = []
-        cell = remote_wire.pack(remote_wire.RunCell(code))
+        cell = messages.pack(messages.RunCell(code))
         body = await self._post(f"{self._url}/run", cell)
-        answer, blobs = remote_wire.unpack(body, remote_wire.CellAnswer)
-        return answer, remote_wire.split_images(answer.images, blobs)
+        answer, blobs = messages.unpack(body, messages.CellAnswer)
+        return answer, messages.split_images(answer.images, blobs)
 
     async def _post(self, url: str, body: bytes) -> bytes:
-        headers = {"Content-Type": remote_wire.MEDIA_TYPE}
+        headers = {"Content-Type": messages.MEDIA_TYPE}
         response = await self._http.post(url, content=body, headers=headers)
         if response.is_error:
             raise WireError(f"{url} answers {response.status_code}: {response.text[:200]}")

@@ -1,0 +1,1 @@
+"""What runs inside a runtime, beside untrusted code: nothing that it says is believed."""

@@ -1,0 +1,1 @@
+"""A pool behind HTTP, for machines with cores to spare, and its client."""
