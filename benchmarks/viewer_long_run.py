@@ -22,7 +22,7 @@ import msgspec
 import psutil
 
 from pyvision_rl.runs import RunFolder
-from pyvision_rl.runs.files import write_file
+from pyvision_rl.runs.files import replacing
 from pyvision_rl.runs.records import record_path
 from pyvision_rl.runs.schema import TRAJECTORIES, TURNS
 
@@ -58,12 +58,13 @@ def write_run(folder: Path) -> None:
     with RunFolder.create(folder, "seed: 0\n") as run:
         for step in range(NUM_STEPS):
             run.log(step, {f"room/metric_{k}": rng.random() for k in range(NUM_METRICS)})
-            data = TRAJECTORIES.encode(list(rows(step, rng)))
-            write_file(record_path(folder, "trajectories", "train", step), data)
-            write_file(record_path(folder, "turns", "train", step), turns_file(thoughts, rng))
+            with replacing(record_path(folder, "trajectories", "train", step)) as file:
+                TRAJECTORIES.write(file, list(rows(step, rng)))
+            with replacing(record_path(folder, "turns", "train", step)) as file:
+                TURNS.write(file, turn_rows(thoughts, rng))
 
 
-def turns_file(thoughts: list[str], rng: random.Random) -> bytes:
+def turn_rows(thoughts: list[str], rng: random.Random) -> list[dict[str, object]]:
     """Three turns a trajectory, about 3,300 characters."""
     rows: list[dict[str, object]] = []
     for place in range(NUM_GROUPS * GROUP_SIZE):
@@ -72,7 +73,7 @@ def turns_file(thoughts: list[str], rng: random.Random) -> bytes:
         row: dict[str, object] = {"group": place // GROUP_SIZE, "index": place % GROUP_SIZE}
         row |= {"task_images": [], "task_videos": [], "prompt": prompt, "turns": said}
         rows.append(row)
-    return TURNS.encode(rows)
+    return rows
 
 
 def turn_columns(thought: str, rng: random.Random) -> dict[str, object]:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pyvision_rl.errors import InputError
 
@@ -35,16 +36,26 @@ def write_file(path: Path, data: bytes) -> None:
 
     Raises InputError.
     """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that replaces `path` when it is complete, as `write_file` does.
+
+    Raises InputError.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = temporary(path)
         try:
             with draft.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
-        except OSError:
+        except BaseException:
             draft.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)

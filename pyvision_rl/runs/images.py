@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 from PIL import Image
@@ -21,16 +23,17 @@ _LAYOUT = Layout(
             pa.field("png", pa.binary()),
         ]
     ),
-    rows_per_group=16,
     dictionary=False,
 )
+_GROUP_BYTES = 8_000_000
+"""Of a row group, which is written and read as one: who looks at an image reads no hundred."""
 
 
 class ImageTable:
     """Collects images while records are written; equal pixels become one row."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, dict[str, object]] = {}
+        self._rows: dict[str, tuple[tuple[int, int], bytes]] = {}
         # Most repetitions are the very same object; holding it keeps its id from being re-used.
         self._seen: dict[int, tuple[Image.Image, str]] = {}
 
@@ -48,18 +51,20 @@ class ImageTable:
         """Keep the image; its name."""
         name = self.name(image)
         if name not in self._rows:
-            width, height = image.size
-            self._rows[name] = {
-                "sha1": name,
-                "width": width,
-                "height": height,
-                "png": _png(image),
-            }
+            self._rows[name] = image.size, _png(image)
         return name
 
-    def parquet(self) -> bytes:
-        """All images as one file."""
-        return _LAYOUT.encode(list(self._rows.values()))
+    def write(self, file: BinaryIO) -> None:
+        """All images as one Parquet file."""
+        num_bytes = sum(len(png) for _, png in self._rows.values())
+        rows_per_group = max(1, min(16, _GROUP_BYTES * len(self._rows) // max(1, num_bytes)))
+        replace(_LAYOUT, rows_per_group=rows_per_group).write(
+            file,
+            [
+                {"sha1": name, "width": width, "height": height, "png": png}
+                for name, ((width, height), png) in self._rows.items()
+            ],
+        )
 
 
 def read_pngs(path: Path, names: Collection[str] | None = None) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,12 +30,11 @@ class Layout:
     split_bytes: tuple[str, ...] = ()
     """Doubles that hold float32 values: split into byte streams, their zeros cost nothing."""
 
-    def encode(self, rows: Sequence[dict[str, object]]) -> bytes:
-        """The rows as one Parquet file."""
-        sink = pa.BufferOutputStream()
+    def write(self, file: BinaryIO, rows: Sequence[dict[str, object]]) -> None:
+        """The rows as one Parquet file, a row group at a time: no more of them is there twice."""
         dictionary = self.dictionary if isinstance(self.dictionary, bool) else list(self.dictionary)
         with pq.ParquetWriter(
-            sink,
+            file,
             self.schema,
             compression=self.compression,
             use_dictionary=dictionary,
@@ -42,12 +42,10 @@ class Layout:
             write_statistics=False,
             store_schema=False,
         ) as writer:
-            writer.write_table(
-                pa.Table.from_pylist(list(rows), schema=self.schema),
-                row_group_size=self.rows_per_group,
-            )
+            for start in range(0, len(rows), self.rows_per_group):
+                part = list(rows[start : start + self.rows_per_group])
+                writer.write_table(pa.Table.from_pylist(part, schema=self.schema))
             writer.add_key_value_metadata({_VERSION_KEY: SCHEMA_VERSION.encode()})
-        return sink.getvalue().to_pybytes()
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -20,7 +20,7 @@ import msgspec
 import pyarrow as pa
 
 from pyvision_rl.errors import ConfigError, InputError
-from pyvision_rl.runs.files import write_file
+from pyvision_rl.runs.files import replacing
 from pyvision_rl.runs.images import ImageTable, read_images, read_pngs
 from pyvision_rl.runs.parquet import keep_rows, read_rows, read_table
 from pyvision_rl.runs.schema import (
@@ -116,9 +116,12 @@ def write_groups(
             light.append(key | fate | trajectory_columns(task, reward, trajectory))
             name = images.add if place in pictured else images.name
             heavy.append(key | turns_columns(task, trajectory, name))
-    write_file(record_path(folder, "images", phase, step), images.parquet())
-    write_file(record_path(folder, "turns", phase, step), TURNS.encode(heavy))
-    write_file(path, TRAJECTORIES.encode(light))
+    with replacing(record_path(folder, "images", phase, step)) as file:
+        images.write(file)
+    with replacing(record_path(folder, "turns", phase, step)) as file:
+        TURNS.write(file, heavy)
+    with replacing(path) as file:
+        TRAJECTORIES.write(file, light)
 
 
 def _pictured(records: Sequence[GroupRecord], image_groups: int) -> set[int]:

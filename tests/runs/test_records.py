@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pyvision_rl.errors import ConfigError, InputError
-from pyvision_rl.runs.images import ImageTable
+from pyvision_rl.runs.images import ImageTable, read_pngs
 from pyvision_rl.runs.records import (
     GroupRecord,
     RecordConfig,
@@ -249,3 +251,36 @@ def test_an_image_that_is_gone_does_not_lend_its_identity() -> None:
     """Each image is freed before the next one is made, which may then get its `id`."""
     table = ImageTable()
     assert len({table.add(noise(number)) for number in range(50)}) == 50
+
+
+_LARGE = """
+import random, sys
+from dataclasses import replace
+from pathlib import Path
+import pyarrow as pa
+from PIL import Image
+from pyvision_rl.runs.records import GroupRecord, write_groups
+from pyvision_rl.types import Group
+from tests.runs.examples import records
+
+images = tuple(
+    Image.frombytes("RGB", (1000, 1000), random.Random(k).randbytes(3_000_000)) for k in range(10)
+)
+group = records(0)[0].group
+prompt = replace(group.trajectories[0].prompt, images=images)
+member = replace(group.trajectories[0], prompt=prompt, turns=())
+record = GroupRecord(Group(group.task, (member,), group.rewards[:1]))
+write_groups(Path(sys.argv[1]), 0, "train", [record])
+print(pa.default_memory_pool().max_memory())
+"""
+
+
+def test_large_images_are_not_in_memory_over_and_over(tmp_path: Path) -> None:
+    """A step of a large model has gigabytes of them; and who looks at one reads it alone."""
+    command = [sys.executable, "-c", _LARGE, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    path = tmp_path / "images/train/step-0000000.parquet"
+    assert path.stat().st_size > 30_000_000
+    assert int(done.stdout) < 30_000_000
+    assert pq.ParquetFile(path).num_row_groups == 5, "of two images of 3 MB, 8 MB at most"
+    assert len(read_pngs(path)) == 10
