@@ -36,9 +36,14 @@ LETTER_ONLY = re.compile(rf"{LETTER}[.:)]?")
 LETTER_AND_TEXT = re.compile(r"\(?(?P<letter>[A-J])\)?[.:)]\s*(?P<text>\S.*)", re.DOTALL)
 SAID = (
     r"(?i:(?:so |thus,? |therefore,? )?(?:the )?(?:final |correct |right |best )?"
-    r"(?:answer|option|choice)(?: is|:)?:? *(?:option |choice )?[\"'*]*)"
+    r"(?:answer|option|choice)(?: is|:)?:? *(?:option |choice )?[\"'*$]*)"
 )
-LETTER_SAID = re.compile(rf"{SAID}\(?(?P<letter>[A-Ja-j])\)?[\"'*]*\.?")
+TEXT_SAID = re.compile(
+    r"^(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct |right |best )?"
+    r"answer(?: is|:|:? is:)\s+",
+    re.IGNORECASE,
+)
+LETTER_SAID = re.compile(rf"{SAID}\(?(?P<letter>[A-Ja-j])\)?[\"'*$]*\.?")
 ANSWER_AND_TEXT = re.compile(
     rf"(?:{SAID})?\(?(?P<letter>[A-J])\)?(?P<mark>[.:)]\s*|,\s+|\s+-\s+)(?P<text>\S.*)", re.DOTALL
 )
@@ -103,7 +108,7 @@ def route(gold: str, options: Mapping[str, str] = NO_OPTIONS, source: str = "") 
         return "choice"
     if is_number:
         return "number"
-    return "math" if _is_math(gold) else "text"
+    return "math" if _is_math(clean(gold)) else "text"
 
 
 def can_grade(rule: Rule, gold: str) -> bool:
@@ -186,7 +191,7 @@ def _names_no_other(letter: str, text: str, options: Mapping[str, str]) -> bool:
 
 
 def _text(answer: str, gold: str, options: Mapping[str, str]) -> bool:
-    answer, gold = plain(answer), plain(gold)
+    answer, gold = plain(TEXT_SAID.sub("", clean(answer), count=1)), plain(gold)
     if gold in ("yes", "no", "true", "false"):
         words = re.findall(r"\w+", answer)
         opposite = {"yes": "no", "no": "yes", "true": "false", "false": "true"}[gold]
