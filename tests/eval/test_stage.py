@@ -85,6 +85,13 @@ def test_too_many_files_that_go_end_it_and_nothing_done_is_lost(data, tmp_path):
         replace(config, max_bad_rows=-1)
 
 
+def test_a_file_without_tasks_has_no_result(data, tmp_path):
+    data.write_text("[]")
+    with pytest.raises(InputError, match=r"needle\.json: has no rows$"):
+        run(config_of(data, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_where_no_file_can_be_read_there_is_no_result(data, tmp_path):
     for image in images_of(data):
         image.write_bytes(b"broken")
