@@ -75,6 +75,8 @@ async def run_eval(config: EvalConfig, on_task: OnTask, pool: SandboxPool | None
     tasks = read_tasks(
         config.data, image_root=config.image_root or None, limit=config.limit or None
     )
+    if not tasks:
+        raise InputError(f"{config.data}: has no rows")
     check_rules(tasks, config.reward.rule, has_judge=bool(config.judge.model))
     # A run folder's newest checkpoint may be another one when this evaluation is resumed.
     policy = replace(config.policy, model=resolve_model(config.policy.model))
@@ -120,7 +122,7 @@ async def _play(
 def _finish(config: EvalConfig, tasks: Sequence[Task], store: ItemStore, run: RunFolder) -> Report:
     """The report over all starts of the run; whatever has no record was skipped."""
     items = [(task, store.records[task.id]) for task in tasks if task.id in store.records]
-    if tasks and not items:
+    if not items:
         raise InputError(f"{config.data}: the files of none of its {len(tasks)} tasks can be read")
     report = report_items(items, num_skipped=len(tasks) - len(items))
     judged = JudgeStats().metrics(config.judge) if config.judge.model else {}

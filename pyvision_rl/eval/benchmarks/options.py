@@ -119,4 +119,5 @@ def option_in(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def _holds(text: str, words: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+    """As words of their own: 7 is not in 7.5, -7 or 7/8."""
+    return re.search(rf"(?<![\w.\-/]){re.escape(words)}(?![\w/^]|[.,]\d)", text) is not None

@@ -239,6 +239,21 @@ def test_letters_among_the_words_of_an_option(text, letter):
     assert option_in(text, options) == letter
 
 
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("It is 7.", "A"),
+        ("x = 7.5 cm", "B"),
+        ("7.25", None),
+        ("It is -7", None),
+        ("7/8", None),
+        ("17", None),
+    ],
+)
+def test_numbers_among_options(text, letter):
+    assert option_in(text, {"A": "7", "B": "7.5", "C": "No correct answer"}) == letter
+
+
 def test_an_option_letter_inside_a_word_is_not_an_answer():
     gold = item("A", options={"A": "red", "B": "blue"})
     assert LETTER.grade(gold, Response("Blue", "Blue")) == 0
