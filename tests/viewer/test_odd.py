@@ -5,6 +5,8 @@ import shutil
 import pytest
 from starlette.testclient import TestClient
 
+from pyvision_rl.runs import GroupRecord, RunFolder
+from pyvision_rl.types import Group, Observation, Reward, StopReason, Task, Trajectory
 from pyvision_rl.viewer.app import make_app, view_routes
 from pyvision_rl.viewer.library import Library
 from tests.viewer.conftest import serving
@@ -144,3 +146,21 @@ def test_a_bad_address_is_refused_in_one_line(client, path, message):
 def test_files_outside_of_the_front_end_are_not_served(client):
     for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd"):
         assert client.get(path).status_code == 404
+
+
+def test_a_list_shows_the_beginning_of_texts_without_end(browser, tmp_path):
+    endless = "x" * 20_000
+    task = Task(endless, "How long?", endless, ability=endless)
+    played = Trajectory(task, Observation((1,), "", (), 0), (), StopReason.ANSWERED, endless)
+    with RunFolder.create(tmp_path / "a", "seed: 0\n") as run:
+        run.write_groups(0, "eval", [GroupRecord(Group(task, (played,), (Reward(0.0, 0.0),)))])
+    tab = browser.tab(360, 780)
+    with serving(view_routes(Library([tmp_path]))) as url:
+        for page in ("list/a", "groups/a"):
+            tab.goto(f"{url}/#/{page}")
+            assert tab.js("document.documentElement.scrollWidth") <= 360
+            assert tab.js("document.documentElement.scrollHeight") < 2500
+        tab.goto(f"{url}/#/t/a/eval/0/0/0")
+        assert tab.js("document.documentElement.scrollWidth") <= 360
+        assert tab.text(".given-answer b") == endless
+    tab.close()

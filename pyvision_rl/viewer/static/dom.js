@@ -45,6 +45,11 @@ export function words(name) {
   return name.replaceAll("_", " ");
 }
 
+// The beginning of a text, which a policy or a data set may have made as long as it likes.
+export function brief(text, most = 160) {
+  return text.length > most ? `${text.slice(0, most).trimEnd()}…` : text;
+}
+
 export function plural(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }

@@ -1,5 +1,5 @@
 // Every group drawn in a step: its rewards, its rank, why it was kept or dropped.
-import { address, fixed, h, isRight, notice, number, pill, plural, reasonText, select, trajectoryAddress, words } from "./dom.js";
+import { address, brief, fixed, h, isRight, notice, number, pill, plural, reasonText, select, trajectoryAddress, words } from "./dom.js";
 
 export function memberSquare(run, phase, step, member, current = false) {
   const tone = member.stop === "sandbox_lost" ? "lost" : isRight(member) ? "right" : "wrong";
@@ -36,7 +36,7 @@ function groupCard(app, run, phase, step, group) {
         : h("span", { class: "muted" }, group.has_video ? "video" : "no image")),
     h("div", { class: "what" },
       h("a", { class: "question", href: trajectoryAddress(run, first) }, group.question),
-      h("div", { class: "tags" }, pill(`task ${group.task_id}`, "plain"), group.kind && pill(words(group.kind), "plain"), h("span", { class: "muted" }, `answer ${group.gold}`))),
+      h("div", { class: "tags" }, pill(`task ${brief(group.task_id)}`, "plain"), group.kind && pill(words(brief(group.kind)), "plain"), h("span", { class: "muted" }, `answer ${brief(group.gold)}`))),
     h("div", { class: "squares" }, group.members.map((member) => memberSquare(run, phase, step, member))),
     h("div", { class: "fate" },
       h("div", {}, groupFate(group)),

@@ -1,8 +1,8 @@
 // Trajectories, searched and filtered; the filter is the page's address.
-import { address, fixed, h, isRight, notice, number, plural, reasonText, select, signed, trajectoryAddress, words } from "./dom.js";
+import { address, brief, fixed, h, isRight, notice, number, plural, reasonText, select, signed, trajectoryAddress, words } from "./dom.js";
 
 const PAGE = 50;
-const PARTS = [["", "everywhere"], ["task", "question"], ["thought", "thoughts"], ["code", "programs"], ["output", "output"]];
+const PARTS = [["", "all"], ["task", "question"], ["thought", "thoughts"], ["code", "programs"], ["output", "output"]];
 const SORTS = [["new", "newest first"], ["old", "oldest first"], ["reward", "highest reward"], ["advantage", "highest advantage"], ["calls", "most calls"], ["tokens", "most tokens"], ["slow", "slowest"]];
 
 function fate(row) {
@@ -22,8 +22,8 @@ function line(run, row, excerpt, query, exported) {
   return h("tr", { tabindex: "-1", onclick: (event) => { if (!event.target.closest("a")) location.hash = href; } },
     h("td", { class: isRight(row) ? "mark good" : "mark bad", title: isRight(row) ? "right" : "wrong" }, row.stop === "sandbox_lost" ? "?" : isRight(row) ? "✓" : "✗"),
     h("td", { class: "num step" }, exported ? number(row.step) : h("a", { class: "quiet", href: address("groups", run, row.phase, row.step), title: row.phase }, number(row.step))),
-    h("td", { class: "question" }, h("a", { href }, row.question), excerpt && excerptNode(excerpt), row.ability && h("span", { class: "muted" }, words(row.ability))),
-    h("td", { class: "answer" }, h("span", {}, row.answer ?? "no answer"), !isRight(row) && h("span", { class: "muted" }, `expected ${row.gold}`)),
+    h("td", { class: "question" }, h("a", { href }, row.question), excerpt && excerptNode(excerpt), row.ability && h("span", { class: "muted" }, words(brief(row.ability)))),
+    h("td", { class: "answer" }, h("span", {}, brief(row.answer ?? "no answer")), !isRight(row) && h("span", { class: "muted" }, `expected ${brief(row.gold)}`)),
     h("td", { class: "num strong reward-cell" }, fixed(row.reward)),
     h("td", { class: "num wide" }, signed(row.advantage)),
     h("td", { class: "num calls-cell" }, number(row.num_tool_calls), row.num_ok_tool_calls < row.num_tool_calls && h("span", { class: "failed", title: "failed calls" }, `${row.num_tool_calls - row.num_ok_tool_calls} failed`)),
