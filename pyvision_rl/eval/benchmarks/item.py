@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ Protocol = Literal["paper", "official", "vlmevalkit", "strict"]
 """paper: as PyVision-RL reports it. official: the benchmark's own scorer. vlmevalkit: that of the
 harness most leaderboards use. strict: the official one without its known quirks, where it has
 any."""
+PROGRAM = re.compile(r"<code>.*?(?:</code>|\Z)", re.DOTALL)
 OptionOrder = Literal["shuffled", "file"]
 
 
@@ -51,8 +53,8 @@ class Response:
 
     @property
     def stated(self) -> str:
-        """The answer block; the whole last text where a model gave none."""
-        return self.text if self.answer is None else self.answer
+        """The answer block; the whole last text but for its program where a model gave none."""
+        return PROGRAM.sub("", self.text) if self.answer is None else self.answer
 
 
 @dataclass(frozen=True)

@@ -263,6 +263,14 @@ def test_an_option_letter_inside_a_word_is_not_an_answer():
     assert RULES.grade(gold, Response(None, "So the answer is A.")) == 0
 
 
+def test_a_program_without_an_answer_names_no_option():
+    gold = item("A", options={"A": "red", "B": "blue"})
+    program = "Let me look.\n<code>\n```python\nA = image_clue_0.crop(box)\n```\n</code>"
+    assert LETTER.grade(gold, Response(None, program)) == 0
+    assert LETTER.grade(gold, Response(None, program.removesuffix("</code>"))) == 0
+    assert LETTER.grade(gold, Response(None, f"{program}\nThe answer is A.")) == 1
+
+
 def test_letters_that_options_bring_along():
     assert by_letter(["A. 1", "B. 2"]) == {"A": "1", "B": "2"}
     assert by_letter(["A. Smith", "C. Jones"]) == {"A": "A. Smith", "B": "C. Jones"}
