@@ -22,6 +22,10 @@ def test_normalised_by_the_population_std():
     assert advantages == pytest.approx((1.0, -1.0))
 
 
+def test_a_group_without_spread_is_normalised_to_nothing():
+    assert group_advantages(group((1, 0), (1, 0)), normalize_std=True) == (0.0, 0.0)
+
+
 def test_broken_counts_for_the_baseline_and_lost_does_not():
     stops = {1: StopReason.MAX_TOKENS, 2: StopReason.SANDBOX_LOST}
     # counted: 1 and 0, mean 0.5; the lost one gets nothing

@@ -1,3 +1,4 @@
+import math
 import weakref
 from dataclasses import replace
 from random import Random
@@ -59,6 +60,56 @@ def test_one_step_changes_the_language_model_and_leaves_frozen_vision(policy):
     assert metrics["loss/num_tokens"] == sum(3 + index for index in range(8))
     assert metrics["learner/grad_norm"] > 0
     assert metrics["learner/skipped_updates"] == 0
+
+
+def test_the_numbers_of_a_step_by_hand(policy):
+    """Ratios 0.5, 1.2, 1.5 and 2 of learner to sampler, at the temperature of the rollouts."""
+    prompt = policy.codec.prompt("find", [])
+    ids = (*prompt.token_ids, *policy.codec.encode_completion("1 2 3 4")[0][-5:-1])
+    mask = (*[0] * (len(ids) - 4), 1, 1, 1, 1)
+    with torch.no_grad():
+        logprobs, entropy = policy.token_logprobs(
+            torch.tensor([ids]), torch.ones(1, len(ids)).long(), torch.tensor([mask]), (), 0.5
+        )
+    ratios = torch.tensor([0.5, 1.2, 1.5, 2.0])
+    sampled = (logprobs[0, -4:] - ratios.log()).tolist()
+    sample = Sample(ids, mask, (*[0.0] * (len(ids) - 4), *sampled), 1.0, ())
+    # a second one that was sampled exactly so, of advantage 0, in a forward of its own
+    same = Sample(ids, mask, tuple(logprobs[0].tolist()), 0.0, ())
+    config = LearnerConfig(micro_batch_tokens=1)
+    metrics = Learner(policy, config, temperature=0.5).update([sample, same], seed=0)
+    # -(0.5 + 1.2 + 1.28 + 1.28) over 8 tokens; two of 8 are held
+    assert metrics["loss/policy"] == pytest.approx(-4.26 / 8, abs=1e-5)
+    assert metrics["loss/clip_frac"] == 0.25
+    # sum of r - 1 - ln r: 5.2 - 4 - ln 1.8
+    assert metrics["loss/sampler_kl"] == pytest.approx((1.2 - math.log(1.8)) / 8, abs=1e-5)
+    assert metrics["loss/entropy"] == pytest.approx(float(entropy.sum()) / 4, rel=1e-5)
+    assert policy.version == 1
+
+
+def test_a_gradient_is_cut_to_its_largest_norm_and_told_uncut(policy):
+    learner = Learner(policy, LearnerConfig(grad_clip=1e-3), 1.0)
+    metrics = learner.update(samples_of(policy, 2), seed=0)
+    cut = sum(float((p.grad**2).sum()) for p in learner.parameters if p.grad is not None) ** 0.5
+    assert cut == pytest.approx(1e-3, rel=1e-3)
+    assert metrics["learner/grad_norm"] > 2e-3
+
+
+def test_the_seed_cuts_the_mini_batches(policy):
+    samples = samples_of(policy, 5)
+    learner = Learner(policy, LearnerConfig(learning_rate=1e-12, num_minibatches=2), 1.0)
+    norms = [learner.update(samples, seed)["learner/grad_norm"] for seed in (0, 1, 2, 0)]
+    assert norms[3] == pytest.approx(norms[0], rel=1e-5)
+    assert max(norms) > min(norms) * 1.001
+    # three samples and two, each time
+    steps = {int(state["step"]) for state in learner.optimizer.state.values()}
+    assert steps == {2 * len(norms)}
+
+
+def test_the_optimizer_is_the_configured_one(policy):
+    config = LearnerConfig(learning_rate=3e-5, beta2=0.95, weight_decay=0.2)
+    (group,) = Learner(policy, config, 1.0).optimizer.param_groups
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-5, (0.9, 0.95), 0.2)
 
 
 def test_the_policy_moves_towards_what_was_good(policy):
@@ -270,6 +321,10 @@ def test_bfloat16_keeps_small_updates(policy, tmp_path):
         for p, old in zip(learner.parameters, before, strict=True)
     ]
     assert max(moved) == pytest.approx(1e-6, rel=0.1)
+    for rounded, (_, master) in zip(
+        (p for p in small.model.parameters() if p.requires_grad), learner.masters.named, strict=True
+    ):
+        assert torch.equal(rounded, master.bfloat16())
     learner.save(tmp_path)
     other = Learner(Policy.load(small.config), learner.config, 1.0)
     other.load(tmp_path)

@@ -53,6 +53,20 @@ def test_kl_of_sampler_and_learner():
     assert float(parts.kl) == pytest.approx(2 - 1 - math.log(2))
 
 
-def test_impossible_clips_are_refused():
+@pytest.mark.parametrize("clips", [{"clip_low": 1.0}, {"clip_high": 0.0}, {"dual_clip": 1.0}])
+def test_impossible_clips_are_refused(clips):
     with pytest.raises(ConfigError, match="clip_low"):
-        LossConfig(clip_low=1.0)
+        LossConfig(**clips)
+
+
+def test_each_sample_has_its_own_advantage():
+    # on policy the gradient of a token is minus its sample's advantage, and none of padding
+    samples = [
+        Sample((1, 2), (0, 1), (0.0, -1.0), 2.0, ()),
+        Sample((1, 2, 3), (0, 1, 1), (0.0, -1.0, -2.0), -0.5, ()),
+    ]
+    batch = collate(samples, 0, torch.device("cpu"))
+    logprobs = torch.tensor([[0.0, -1.0, 0.0], [0.0, -1.0, -2.0]], requires_grad=True)
+    policy_loss(logprobs, batch, CONFIG).loss.backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [[0.0, -2.0, 0.0], [0.0, 0.5, 0.5]]

@@ -25,12 +25,14 @@ def test_means_of_a_step():
     assert metrics["rollout/zero_call_share"] == 0.75
     assert metrics["rollout/divided_share"] == 0.5  # the first group, in which one of two calls
     assert metrics["rollout/turns"] == (3 + 1 + 1 + 1) / 4
+    assert metrics["rollout/completion_tokens"] == (4 + 2 + 2 + 2) / 4
     assert metrics["rollout/visual_tokens"] == 0.25
     assert metrics["rollout/visual_tokens_given"] == 0
     assert metrics["rollout/visual_tokens_shown"] == 0.25
     assert metrics["stop/answered"] == 1.0
     assert metrics["stop/no_action"] == metrics["stop/max_tokens"] == 0.0
     assert metrics["select/kept"] == 1
+    assert metrics["select/reward_std"] == pytest.approx(0.55 / 2)
     assert metrics["select/constant_share"] == 0.5
     assert metrics["select/dropped/group/constant"] == 1
 

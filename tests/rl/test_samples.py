@@ -24,6 +24,17 @@ def test_advantages_come_from_the_whole_group():
     assert [sample.advantage for sample in samples] == [0.75, -0.25]
 
 
+def test_advantages_may_be_normalised_or_of_the_kept_alone():
+    whole = [KeptGroup(group((1, 0.2), (1, 0.1), (0, 0)), (0, 1))]
+    # over 1.2 and 1.1: mean 1.15, std 0.05; over all: mean 2.3 / 3
+    kept = make_samples(whole, baseline="kept")
+    assert [sample.advantage for sample in kept] == pytest.approx([0.05, -0.05])
+    normal = make_samples(whole, baseline="kept", normalize_std=True)
+    assert [sample.advantage for sample in normal] == pytest.approx([1.0, -1.0])
+    played = make_samples(whole)
+    assert [sample.advantage for sample in played] == pytest.approx([1.3 / 3, 1.0 / 3])
+
+
 def test_an_advantage_is_shared_by_every_token():
     batch = collate(
         make_samples([KeptGroup(group((1, 0), (0, 0)), (0, 1))]), 0, torch.device("cpu")

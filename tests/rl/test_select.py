@@ -119,6 +119,25 @@ def test_collect_names_the_reasons_when_nothing_is_usable():
         asyncio.run(collect(draw, config))
 
 
+def test_fewer_usable_groups_than_the_least_stop_the_run():
+    async def draw(num_groups):
+        return [CONSTANT] * (num_groups - 2) + [WIDE]
+
+    config = SelectConfig(oversample=4, num_groups=3, min_groups=2, max_rounds=1)
+    # three drawn of four asked for: one of them usable, one task that could not be played
+    message = r"^3 groups drawn in 1 rounds, 1 usable, at least 2 needed; dropped: .*skipped_task 1$"
+    with pytest.raises(SelectionError, match=message):
+        asyncio.run(collect(draw, config))
+
+
+def test_trajectories_of_no_group_at_all_are_not_enough():
+    async def draw(count):
+        return []
+
+    with pytest.raises(SelectionError, match="0 groups drawn in 3 rounds, 0 usable"):
+        asyncio.run(collect(draw, TRAJECTORIES))
+
+
 def test_fewer_groups_than_wanted_are_taken_after_the_last_round():
     async def draw(num_groups):
         return [CONSTANT] * 3 + [WIDE]
@@ -138,6 +157,8 @@ def test_impossible_settings_are_refused():
         SelectConfig(unit="trajectory", baseline="kept")
     with pytest.raises(ConfigError, match="max_staleness: -1"):
         SelectConfig(max_staleness=-1)
+    with pytest.raises(ConfigError, match="max_rounds: 0"):
+        SelectConfig(max_rounds=0)
 
 
 @pytest.mark.parametrize("stop", ["code_error", "max_turns", "max_images"])
@@ -156,6 +177,22 @@ def test_right_answers_below_the_mean_are_dropped_when_asked():
     below = group((1, 0.4), (1, 0.4), (1, 0))
     assert drop_reasons(below, config) == (None, None, "right_negative")
     assert drop_reasons(below, CONFIG) == (None, None, None)
+    # right from one half: rewards 1.4, 1.4 and 0.5 or 0.4
+    assert drop_reasons(group((1, 0.4), (1, 0.4), (0.5, 0)), config)[2] == "right_negative"
+    assert drop_reasons(group((1, 0.4), (1, 0.4), (0.4, 0)), config)[2] is None
+    # what broke is named as broken
+    broken = group((1, 0.4), (1, 0.4), (1, 0), stops={2: StopReason.NO_ACTION})
+    assert drop_reasons(broken, config)[2] == "no_action"
+
+
+@pytest.mark.parametrize("baseline", ["played", "kept"])
+def test_constant_groups_stay_when_asked(baseline):
+    config = SelectConfig(oversample=4, num_groups=1, drop_constant=False, baseline=baseline)
+    # constant from the start, and constant among those that are kept
+    broken = group((1, 0), (1, 0), (0, 0), stops={2: StopReason.NO_ACTION})
+    assert select([CONSTANT], config).kept == (KeptGroup(CONSTANT, (0, 1)),)
+    assert select([broken], config).kept == (KeptGroup(broken, (0, 1)),)
+    assert why_left_out(CONSTANT, 0, config) == "group/ranked_below"
 
 
 def test_a_baseline_over_the_kept_drops_what_is_constant_among_them():
@@ -241,6 +278,18 @@ def test_even_with_a_full_surplus_a_steps_worth_is_drawn_anew():
     assert asked == [2]
 
 
+def test_carried_groups_save_draws_in_the_first_round_alone():
+    asked = []
+
+    async def draw(count):
+        asked.append(count)
+        return [CONSTANT] * count
+
+    config = SelectConfig(oversample=4, num_groups=2, max_rounds=3)
+    assert len(asyncio.run(collect(draw, config, [WIDE])).kept) == 1
+    assert asked == [3, 4, 4]
+
+
 def test_what_a_carried_group_dropped_is_counted_once():
     broken = group((1, 0), (0, 0), (0, 0), stops={2: StopReason.NO_ACTION})
     selection = select([WIDE], CONFIG, [broken])
@@ -253,3 +302,8 @@ def test_the_reason_on_record():
     assert why_left_out(broken, 2, CONFIG) == "no_action"
     assert why_left_out(broken, 0, CONFIG) == "group/ranked_below"
     assert why_left_out(CONSTANT, 0, CONFIG) == "group/constant"
+    # rewards 1, 1 and a broken 0: constant among those that the baseline is of
+    kept_only = SelectConfig(oversample=4, num_groups=2, baseline="kept")
+    narrow = group((1, 0), (1, 0), (0, 0), stops={2: StopReason.NO_ACTION})
+    assert why_left_out(narrow, 0, kept_only) == "group/constant"
+    assert why_left_out(narrow, 0, CONFIG) == "group/ranked_below"
