@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -165,12 +164,9 @@ def load_items(config: BenchmarkConfig) -> list[BenchmarkItem]:
     return items
 
 
-def default_cache(out: str) -> str:
-    """Folder beside a run for embedded images; relative where `out` is: the images of an item, by
-    whose paths it is known again, are then the same wherever all of it is moved to.
-    """
-    cache = Path(out).absolute().parent / "benchmark_images"
-    return str(cache) if Path(out).is_absolute() else os.path.relpath(cache)
+def default_cache(out: str) -> Path:
+    """Folder for embedded images, beside the run."""
+    return Path(out).absolute().parent / "benchmark_images"
 
 
 async def run_benchmark(
@@ -190,7 +186,8 @@ async def run_benchmark(
     with RunFolder.create(
         Path(config.out), dump_config(config), resume=True, may_change=MAY_CHANGE
     ) as run:
-        store = ItemStore(run, config.benchmark)
+        # Known again also where a run and the images beside it were moved together.
+        store = ItemStore(run, config.benchmark, default_cache(config.out))
         store.check(item.task for item in items)
         left = [item for item in items if item.id not in store.done]
         progress = Progress(on_item, len(items) - len(left), len(items))

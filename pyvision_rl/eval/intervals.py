@@ -50,8 +50,6 @@ def clustered_ci95(values: Sequence[float], clusters: Sequence[str]) -> tuple[fl
     count = len(members)
     if count == len(values) or all(mean in (0.0, 1.0) for mean in means):
         return mean_ci95(means)
-    if count == 1:
-        return _UNKNOWN
     if _are_equal(means):
         return mean_ci95(means)
     mean = math.fsum(values) / len(values)

@@ -93,9 +93,15 @@ def _num_input_tokens(trajectory: Trajectory) -> int:
     return total if trajectory.turns else 0
 
 
-def task_digest(task: Task) -> str:
-    """Tells apart tasks of one id that ask something else."""
-    asked = (task.question, task.answer, task.rule, *map(str, (*task.images, *task.videos)))
+def task_digest(task: Task, folder: Path | None = None) -> str:
+    """Tells apart tasks of one id that ask something else; of media in `folder`, whose place does
+    not matter, the names count.
+    """
+    media = (
+        str(path.relative_to(folder) if folder and path.is_relative_to(folder) else path)
+        for path in (*task.images, *task.videos)
+    )
+    asked = (task.question, task.answer, task.rule, *media)
     return hashlib.sha1(repr(asked).encode()).hexdigest()[:16]
 
 
@@ -107,8 +113,8 @@ class Finished:
     seconds: float
     judged: Mapping[str, float]
 
-    def record(self, step: int) -> ItemRecord:
-        """Its line."""
+    def record(self, step: int, folder: Path | None = None) -> ItemRecord:
+        """Its line; `folder` is that of `task_digest`."""
         group = self.group
         return ItemRecord(
             group.task.id,
@@ -116,19 +122,20 @@ class Finished:
             round(self.seconds, 3),
             tuple(map(sample_record, group.trajectories)),
             tuple(reward.accuracy for reward in group.rewards),
-            task_digest(group.task),
+            task_digest(group.task, folder),
             {key: number for key, number in self.judged.items() if number},
         )
 
 
 class ItemStore:
     """The finished items in a run folder; items that finish while others are being written go into
-    one file together.
+    one file together. `folder` is that of `task_digest`.
     """
 
-    def __init__(self, run: RunFolder, phase: str) -> None:
+    def __init__(self, run: RunFolder, phase: str, folder: Path | None = None) -> None:
         self._run = run
         self._phase = phase
+        self._folder = folder
         self._path = run.path / ITEMS
         self.records = {record.id: record for record in read_items_file(self._path, repair=True)}
         self._next = max((record.step for record in self.records.values()), default=-1) + 1
@@ -144,7 +151,7 @@ class ItemStore:
         """Raise InputError where a task is not the one that was played under its id."""
         for task in tasks:
             record = self.records.get(task.id)
-            if record and record.task != task_digest(task):
+            if record and record.task != task_digest(task, self._folder):
                 raise InputError(
                     f"{self._path}: task {task.id} was played with another question, answer or "
                     "media; name a new folder, or put the data back"
@@ -169,7 +176,7 @@ class ItemStore:
             # A writer that was killed between the two may have left the records behind.
             record_path(self._run.path, kind, self._phase, step).unlink(missing_ok=True)
         self._run.write_groups(step, self._phase, [GroupRecord(item.group) for item in batch])
-        records = [item.record(step) for item in batch]
+        records = [item.record(step, self._folder) for item in batch]
         _append(self._path, b"".join(msgspec.json.encode(record) + b"\n" for record in records))
         self.records.update((record.id, record) for record in records)
 

@@ -21,7 +21,7 @@ async def ablate_tool(
     OUT/tool_ablation.png.
     """
     folder = Path(config.out)
-    cache = config.image_cache or default_cache(config.out)
+    cache = config.image_cache or str(default_cache(config.out))
     runs = {"without": folder / "without_tool", "with": folder / "with_tool"}
     without = replace(config, tool="without", out=str(runs["without"]), image_cache=cache)
     plain = await run_benchmark(without, on_item, agent)

@@ -317,6 +317,12 @@ def test_the_bootstrap_resamples_clusters():
     assert together[:2] == pytest.approx((0.5 - 0.139, 0.5 + 0.139), abs=0.02)
     assert paired_bootstrap([0.0] * 10, [str(at) for at in range(10)], 0)[2] == 1.0
     assert alone[2] < 0.001
+    assert paired_bootstrap(change, [str(at) for at in range(100)], 1) != alone
+
+
+def test_a_bootstrap_of_what_never_differs():
+    # means of 1 however many items are drawn with a cluster; none of 10,000 is on the other side
+    assert paired_bootstrap([1.0] * 3, ["a", "a", "b"], 0) == (1.0, 1.0, 2 / 10_000)
 
 
 def test_a_comparison_is_on_shared_items_and_averages_samples():
@@ -336,6 +342,11 @@ def test_mcnemar_is_not_for_items_that_go_together():
     pair = compare_scores("x", ones, "y", others)
     assert math.isnan(pair.mcnemar_p)
     assert "McNemar" not in pair.line()
+    # Means of several samples, and grades between 0 and 1, are no coin.
+    twice, partly = [score("a", 1.0, 1.0), score("b", 0.0)], [score("a", 0.5), score("b", 0.0)]
+    once = [score("a", 0.0), score("b", 1.0)]
+    assert math.isnan(compare_scores("x", once, "y", twice).mcnemar_p)
+    assert math.isnan(compare_scores("x", once, "y", partly).mcnemar_p)
     # One of each: 2 * (1/2)^2
     assert compare_scores("x", ones[::2], "y", others[::2]).mcnemar_p == 0.5
 

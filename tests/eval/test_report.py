@@ -59,6 +59,20 @@ def test_an_interval_of_means_whose_values_go_together():
     )
 
 
+def test_an_interval_ends_where_accuracies_do():
+    # mean 0.875, sums of residuals +-0.25: half = z * sqrt(0.125 * 2) / 4
+    low, high = clustered_ci95([1.0, 1.0, 1.0, 0.5], ["a", "a", "b", "b"])
+    assert (low, high) == pytest.approx((0.875 - 1.959964 / 8, 1.0))
+
+
+def test_an_interval_over_clusters_is_never_smaller_than_over_values():
+    # what each cluster adds to the sum cancels out: one right and one wrong in each
+    strata, ids = [[1.0, 0.0] * 50, [0.0, 1.0] * 50], [[str(at) for at in range(100)]] * 2
+    assert stratified_ci95(strata, [0.5, 0.5], ids) == stratified_ci95(strata, [0.5, 0.5])
+    # one cluster says nothing of its spread
+    assert stratified_ci95([[1.0, 0.0] * 50], [1.0], [["a"] * 100]) == (0.0, 1.0)
+
+
 def test_a_single_value_says_nothing_of_its_spread():
     assert mean_ci95([0.4]) == (0.0, 1.0)
     assert clustered_ci95([1.0, 0.0], ["a", "a"]) == (0.0, 1.0)
