@@ -68,7 +68,7 @@ test: $(STAMP)  ## everything that is not marked slow or gpu
 	$(BIN)/pytest -n 2 -m "not slow and not gpu"
 
 test-slow: $(STAMP)  ## the tests marked slow
-	$(BIN)/pytest -m "slow and not gpu"
+	$(BIN)/pytest -n 2 -m "slow and not gpu"
 
 test-verl: $(VERL_STAMP)  ## the core on verl's line of transformers, and runs on verl; own venv
 	$(VERL_BIN)/pytest -n 2 -m "not slow and not gpu" \

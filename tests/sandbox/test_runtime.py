@@ -77,14 +77,14 @@ def test_a_traceback_shows_the_frames_of_cells_only(sandbox: Sandbox) -> None:
     result = runtime.run("print('before')\nread('missing.png')")
     runtime.close()
     assert result.kind == "error"
-    assert result.text.splitlines() == [
+    said = [line for line in result.text.splitlines() if set(line) - set(" ~^")]
+    assert said == [  # without the marks under expressions: they are not those of every Python
         "before",
         "Traceback (most recent call last):",
         '  File "<cell 2>", line 2, in <module>',
         "    read('missing.png')",
         '  File "<cell 1>", line 2, in read',
         "    return Image.open(path)",
-        "           ^^^^^^^^^^^^^^^^",
         "FileNotFoundError: [Errno 2] No such file or directory: 'missing.png'",
     ]
 
