@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import itertools
 import json
+import logging
 import os
 import random
 import tempfile
@@ -37,6 +38,8 @@ from pyvision_rl.serve.reply import (
 from pyvision_rl.serve.request import ChatRequest, read_request
 from pyvision_rl.serve.watch import OnText, WatchedEngine
 from pyvision_rl.types import StopReason, Trajectory
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
 KEEP_ALIVE_S = 15.0
@@ -260,7 +263,8 @@ def _failure(job: asyncio.Task[Trajectory]) -> tuple[str, int] | None:
         if isinstance(error, kind):
             return str(error) or "the episode took too long", status
     if error is not None:
-        raise error
+        logger.error("an episode failed", exc_info=error)
+        return "the episode failed; the server's log says why", 500
     return None
 
 

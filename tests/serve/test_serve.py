@@ -282,6 +282,24 @@ def test_a_stream_says_whose_fault_it_is(client):
     assert error["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_fault_of_the_servers_own_is_said_in_the_same_form(script, client, stream, caplog):
+    def fail(context) -> str:
+        raise RuntimeError("the secret path /root/x")
+
+    script.write = fail
+    reply = client.post(CHAT, json=asking(TEXT, stream=stream))
+    assert reply.status_code == (200 if stream else 500)
+    lines = reply.text.splitlines()
+    body = next(line[6:] for line in lines if '"error"' in line) if stream else reply.text
+    error = json.loads(body)["error"]
+    assert error["type"] == "server_error"
+    assert error["message"] == "the episode failed; the server's log says why"
+    assert "the secret path" in caplog.text
+    assert not stream or "data: [DONE]" in lines
+    assert client.get("/health").json()["num_admitted"] == 0
+
+
 def test_several_images_and_earlier_messages(script, client):
     messages = [
         {"role": "system", "content": "Be brief."},
