@@ -17,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
 from pyvision_rl.data.mixture import open_task_sets
+from pyvision_rl.data.stream import TaskStream
 from pyvision_rl.distributed.compose import compose_config, first_line
 from pyvision_rl.distributed.config import MAY_CHANGE as VERL_MAY_CHANGE
 from pyvision_rl.distributed.config import DistributedConfig
@@ -25,7 +26,7 @@ from pyvision_rl.distributed.mapping import model_path, resolve_base
 from pyvision_rl.distributed.players import go_to, open_players
 from pyvision_rl.errors import ConfigError, PyVisionError
 from pyvision_rl.model.loading import check_architecture
-from pyvision_rl.reward.declared import OwnRule, own_rules, register_rule
+from pyvision_rl.reward.declared import OwnRule, check_rules, own_rules, register_rule
 from pyvision_rl.rl.train import MAY_CHANGE, OnStep, run_loop
 from pyvision_rl.rollout.prompts import load_template
 from pyvision_rl.rollout.setup import load_setup
@@ -130,8 +131,11 @@ class Follower:
 
 
 def _check(config: DistributedConfig) -> None:
-    """Raise InputError for files that every machine would only miss minutes later."""
-    open_task_sets(config.data, config.image_root or None)
+    """Raise InputError for what the runner or its players would only find minutes later."""
+    sets = open_task_sets(config.data, config.image_root or None)
+    TaskStream(sets, config.seed)
+    for part in sets:
+        check_rules(part.tasks, config.reward.rule, has_judge=bool(config.judge.model))
     check_architecture(model_path(config))
     rollout = config.agent.rollout
     load_template(rollout.prompt)

@@ -52,6 +52,8 @@ def run_sft(config: SFTConfig, on_step: OnStep) -> Path:
     """Train and save; returns the checkpoint's folder, in Hugging Face layout."""
     unseen = Unseen(config.unseen, config.seed)
     traces = read_traces(config.data, image_root=config.image_root or None)
+    if not traces:
+        raise InputError(f"{config.data}: has no rows")
     policy = Policy.load(replace(config.policy, model=resolve_model(config.policy.model)))
     samples = TraceSamples(traces, lambda row, trace: _encode(config, policy, row, trace))
     total = num_steps(len(samples), config.train)

@@ -15,6 +15,7 @@ from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.model.tiny import TINY_BASE
+from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.agent import AgentConfig
 from pyvision_rl.rollout.episode import RolloutConfig
 from pyvision_rl.runs import RunFolder
@@ -53,8 +54,11 @@ def test_a_cluster_that_is_not_there_is_said_at_once(config):
 
 def test_files_that_are_not_there_are_named_and_nothing_is_written(config, tmp_path):
     prompt = AgentConfig(rollout=RolloutConfig(prompt="no.txt"))
+    (tmp_path / "empty.json").write_text("[]")
     wrong = {
         "none.json": replace(config, data=str(tmp_path / "none.json")),
+        "has no tasks": replace(config, data=str(tmp_path / "empty.json")),
+        "its rule 'judge'": replace(config, reward=RewardConfig(rule="judge")),
         "model /none: no such folder": replace(config, policy=PolicyConfig("/none")),
         "no.txt": replace(config, agent=prompt),
     }

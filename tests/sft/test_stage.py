@@ -127,6 +127,14 @@ def test_what_is_counted():
     }
 
 
+def test_a_file_without_traces_is_refused(tmp_path):
+    config = config_of(tmp_path, tmp_path / "out")
+    (tmp_path / "traces.json").write_text("[]")
+    with pytest.raises(InputError, match=r"traces\.json: has no rows$"):
+        train(config)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bad_image_is_named_by_its_row(tmp_path):
     config = config_of(tmp_path, tmp_path / "out")
     Image.new("RGB", (4000, 2)).save(tmp_path / "thin.png")
