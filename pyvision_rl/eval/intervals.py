@@ -48,9 +48,8 @@ def clustered_ci95(values: Sequence[float], clusters: Sequence[str]) -> tuple[fl
         members.setdefault(cluster, []).append(value)
     means = [math.fsum(group) / len(group) for group in members.values()]
     count = len(members)
-    if count == len(values) or all(mean in (0.0, 1.0) for mean in means):
-        return mean_ci95(means)
-    if _are_equal(means):
+    is_all_or_nothing = all(mean in (0.0, 1.0) for mean in means)
+    if count == len(values) or is_all_or_nothing or _are_equal(means):
         return mean_ci95(means)
     mean = math.fsum(values) / len(values)
     sums = (math.fsum(group) - len(group) * mean for group in members.values())

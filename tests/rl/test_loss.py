@@ -48,6 +48,18 @@ def test_masked_tokens_count_for_nothing():
     assert float(parts.kl) == 0
 
 
+def test_what_stands_at_masked_tokens_changes_nothing():
+    # an engine may give numbers for tokens that it did not sample: exp(200) is infinite
+    sample = Sample((1, 2), (0, 1), (-200.0, -1.0), 2.0, ())
+    batch = collate([sample], 0, torch.device("cpu"))
+    logprobs = torch.tensor([[0.0, -1.0]], requires_grad=True)
+    parts = policy_loss(logprobs, batch, CONFIG)
+    parts.loss.backward()
+    assert (float(parts.loss.detach()), int(parts.clipped), float(parts.kl)) == (-2.0, 0, 0.0)
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [[0.0, -2.0]]
+
+
 def test_kl_of_sampler_and_learner():
     parts, _ = parts_of(2.0, 1.0)
     assert float(parts.kl) == pytest.approx(2 - 1 - math.log(2))

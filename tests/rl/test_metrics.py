@@ -43,6 +43,19 @@ def test_right_answers_with_negative_advantage():
         [group((1, 0.4), (1, 0.4), (1, 0.0))], SelectConfig(oversample=1, num_groups=1)
     )
     assert rollout_metrics(selection)["select/right_negative_share"] == pytest.approx(1 / 3)
+    wrong = select(
+        [group((1, 0.4), (1, 0.4), (1, 0.0), (0.4, 0.0))],
+        SelectConfig(oversample=1, num_groups=1),
+    )
+    # mean 1.05: 1.0 is below it, and so is 0.4, which is wrong
+    assert rollout_metrics(wrong)["select/right_negative_share"] == pytest.approx(1 / 3)
+    # kept: 1.4 and 1.0, mean 1.2; with the broken 0, mean 0.8, both are above
+    broken = select(
+        [group((1, 0.4), (1, 0), (0, 0), stops={2: StopReason.NO_ACTION})],
+        SelectConfig(oversample=1, num_groups=1),
+    )
+    assert rollout_metrics(broken)["select/right_negative_share"] == 0
+    assert rollout_metrics(broken, "kept")["select/right_negative_share"] == 0.5
 
 
 def test_accuracy_per_kind_and_lost_sandboxes():
@@ -52,6 +65,15 @@ def test_accuracy_per_kind_and_lost_sandboxes():
     metrics = rollout_metrics(Selection((drawn,), (), Counter()))
     assert metrics["reward/accuracy/easy"] == 1.0
     assert metrics["reward/accuracy"] == 1.0
+
+
+def test_a_group_is_divided_by_those_that_were_played_and_constant_at_no_spread_alone():
+    lost = trajectory(stop=StopReason.SANDBOX_LOST)  # without a call
+    one_kind = Group(TASK, (trajectory(SEEN), lost), (Reward(1.0, 0.1), Reward(0.0, 0.0)))
+    narrow = group((1, 0.1), (1, 0))  # std 0.05
+    metrics = rollout_metrics(Selection((one_kind, narrow), (), Counter()))
+    assert metrics["rollout/divided_share"] == 0
+    assert metrics["select/constant_share"] == 0.5  # the first: one is left of it
 
 
 def group_with(looked: int, right: int, blind: int, broken: int) -> Group:

@@ -125,7 +125,9 @@ def test_fewer_usable_groups_than_the_least_stop_the_run():
 
     config = SelectConfig(oversample=4, num_groups=3, min_groups=2, max_rounds=1)
     # three drawn of four asked for: one of them usable, one task that could not be played
-    message = r"^3 groups drawn in 1 rounds, 1 usable, at least 2 needed; dropped: .*skipped_task 1$"
+    message = (
+        r"^3 groups drawn in 1 rounds, 1 usable, at least 2 needed; dropped: .*skipped_task 1$"
+    )
     with pytest.raises(SelectionError, match=message):
         asyncio.run(collect(draw, config))
 
