@@ -69,6 +69,17 @@ def test_shares_hold_in_every_batch() -> None:
     assert (stream.epoch(0), stream.epoch(1)) == (12.0, 0.4)
 
 
+def test_sets_are_interleaved_evenly_and_shuffled_apart() -> None:
+    sets = [TaskSet(tasks(8, "a"), 8), TaskSet(tasks(9, "b"), 1), TaskSet(tasks(9, "c"), 1)]
+    stream = TaskStream(sets, seed=0)
+    # after n of 10 tasks set a is due 0.8 n, the others 0.1 n: never off by a whole task
+    order = "".join(name[0] for name in ids(stream.next(10)))
+    assert order == "aaaabcaaaa"
+    drawn = ids(stream.next(80))
+    numbers = {kind: [name[1:] for name in drawn if name[0] == kind] for kind in "bc"}
+    assert numbers["b"] != numbers["c"]
+
+
 def test_saved_and_loaded(tmp_path: Path) -> None:
     stream = TaskStream(tasks(9), seed=4)
     stream.next(13)

@@ -91,6 +91,10 @@ def test_a_grader_can_replace_the_rules() -> None:
     assert asyncio.run(score_by(Generous(), trajectory("5", True), config)).thousandths == 1100
     assert asyncio.run(score_by(Generous(), trajectory(None, True), config)).total == 0
     assert asyncio.run(score_by(RuleGrader(), trajectory("5", True), config)).total == 0
+    lost = trajectory("4", True, stop=StopReason.SANDBOX_LOST)
+    assert asyncio.run(score_by(Generous(), lost, config)).total == 0
+    near = trajectory("3", True, gold="4")
+    assert asyncio.run(score_by(RuleGrader("mra"), near, config)).accuracy == 0.6
 
 
 @pytest.mark.parametrize("coef", [-0.1, float("nan"), 11.0])

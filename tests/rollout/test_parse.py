@@ -14,6 +14,8 @@ CODE = "<code>\n```python\nprint(1)\n```\n</code>"
         (CODE, Action(code="print(1)\n")),
         ("<code>```python\nprint(1)\n```</code>", Action(code="print(1)\n")),
         ("```python\nprint(1)\n```", Action(code="print(1)\n")),
+        ("```py \nprint(1)\n```", Action(code="print(1)\n")),
+        ("<code>```py\t\nprint(1)\n```</code>", Action(code="print(1)\n")),
         ("nothing to do", Action()),
         ("", Action()),
         # the last of several counts
@@ -47,6 +49,7 @@ def test_what_a_completion_asks_for(text, action):
         ("\n\\boxed{7}\n", "7"),
         (" 7 ", "7"),
         ("\\boxed{'blue'}", "blue"),
+        ("\\boxed{' blue '}", "blue"),
         ('\\boxed{"blue"}', "blue"),
         ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
         ("\\boxed{1} or \\boxed{2}", "2"),

@@ -50,7 +50,8 @@ def test_the_video_template_shows_the_protocol_and_what_there_is():
 
 def test_sizes_are_those_of_the_first_medium(tmp_path):
     path = tmp_path / "mine.txt"
-    path.write_text("{width}x{height} {video_info} {query}")
+    # an editor ends the last line, which is none of the prompt's
+    path.write_text("{width}x{height} {video_info} {query}\n")
     template = load_template(str(path))
     assert render_prompt(template, "?", [], VIDEOS[1:]) == (
         "112x96 video_clue_0 is 112 x 96, 144 frames, 12 fps, 12 s ?"
