@@ -241,7 +241,7 @@ def holds_run(
     if not resume:
         raise InputError(f"{path}: holds another run; name a new folder or resume it")
     is_begun = _is_begun(path)
-    before, now = _flat(old, old.read_text()), _flat(path, config_yaml)
+    before, now = _flat(old, old.read_text("utf-8")), _flat(path, config_yaml)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and key not in may_change:
             if not is_begun:

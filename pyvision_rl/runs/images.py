@@ -25,8 +25,9 @@ _LAYOUT = Layout(
     ),
     dictionary=False,
 )
-_GROUP_BYTES = 8_000_000
-"""Of a row group, which is written and read as one: who looks at an image reads no hundred."""
+_GROUP_BYTES = 24_000_000
+"""Of a row group at most, which is written and read as one. Smaller ones would save memory, but to
+find an image its names are read in each of them."""
 
 
 class ImageTable:

@@ -254,20 +254,18 @@ def test_an_image_that_is_gone_does_not_lend_its_identity() -> None:
 
 
 _LARGE = """
-import random, sys
+import os, sys
 from dataclasses import replace
 from pathlib import Path
 import pyarrow as pa
-from PIL import Image
+from pyvision_rl.runs import images
 from pyvision_rl.runs.records import GroupRecord, write_groups
 from pyvision_rl.types import Group
-from tests.runs.examples import records
+from tests.runs.examples import noise, records
 
-images = tuple(
-    Image.frombytes("RGB", (1000, 1000), random.Random(k).randbytes(3_000_000)) for k in range(10)
-)
+images._png = lambda image: os.urandom(3_000_000)  # what a photograph of this size makes
 group = records(0)[0].group
-prompt = replace(group.trajectories[0].prompt, images=images)
+prompt = replace(group.trajectories[0].prompt, images=tuple(noise(k) for k in range(50)))
 member = replace(group.trajectories[0], prompt=prompt, turns=())
 record = GroupRecord(Group(group.task, (member,), group.rewards[:1]))
 write_groups(Path(sys.argv[1]), 0, "train", [record])
@@ -276,11 +274,13 @@ print(pa.default_memory_pool().max_memory())
 
 
 def test_large_images_are_not_in_memory_over_and_over(tmp_path: Path) -> None:
-    """A step of a large model has gigabytes of them; and who looks at one reads it alone."""
+    """A step of a large model has gigabytes of them; here it is 150 MB."""
     command = [sys.executable, "-c", _LARGE, str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     path = tmp_path / "images/train/step-0000000.parquet"
-    assert path.stat().st_size > 30_000_000
-    assert int(done.stdout) < 30_000_000
-    assert pq.ParquetFile(path).num_row_groups == 5, "of two images of 3 MB, 8 MB at most"
-    assert len(read_pngs(path)) == 10
+    assert path.stat().st_size > 150_000_000
+    assert int(done.stdout) < 75_000_000
+    # Of eight images, 24 MB at most, and of two.
+    assert pq.ParquetFile(path).num_row_groups == 7
+    assert len(read_pngs(path)) == 50
+    path.unlink()
