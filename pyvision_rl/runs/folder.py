@@ -239,7 +239,7 @@ def holds_run(
             raise InputError(f"{path}: holds {strangers[0]} of something else; name a new folder")
         return False
     if not resume:
-        raise InputError(f"{path}: holds another run; name a new folder or resume it")
+        raise InputError(f"{path}: holds another run; remove it or name a new folder")
     is_begun = _is_begun(path)
     before, now = _flat(old, old.read_text("utf-8")), _flat(path, config_yaml)
     for key in sorted(before.keys() | now.keys()):

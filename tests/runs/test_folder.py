@@ -76,7 +76,7 @@ def test_resume_without_a_checkpoint_starts_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "resume", "message"),
     [
-        (CONFIG, False, "holds another run; name a new folder or resume it"),
+        (CONFIG, False, "holds another run; remove it or name a new folder"),
         (CONFIG.replace("0.001", "0.002"), True, "there rl.lr is 0.001 and here 0.002"),
         (CONFIG + "extra: 1\n", True, "there extra is None and here 1"),
         ("seed: 0\n", True, "there rl.lr is 0.001 and here None"),
