@@ -19,9 +19,11 @@ from pyvision_rl.reward.text import (
     Quantity,
     as_latex,
     clean,
+    is_legible,
     plain,
     quantity,
     split_unit,
+    without_blanks,
 )
 
 Rule = Literal["auto", "choice", "number", "text", "math", "mra", "set", "sequence"]
@@ -244,10 +246,14 @@ def _symbolic(answer: str, gold: str, tolerance: float = 0.0) -> bool:
         return False
     if (right := quantity(gold)) is not None:
         gold_unit = right.unit
-    if _differ(gold_unit, answer_unit) or UNITS.findall(gold_math) != UNITS.findall(answer_math):
+    if _differ(gold_unit, answer_unit) or ("%" in gold_math) != ("%" in answer_math):
         return False
     # math-verify takes a point or an interval for the set of its two numbers.
     if gold_math.startswith("(") and answer_math.startswith("\\{"):
+        return False
+    if without_blanks(gold_math) == without_blanks(answer_math):
+        return True
+    if not (is_legible(gold_math) and is_legible(answer_math)):
         return False
     return symbolic.is_equal(gold_math, answer_math, tolerance)
 

@@ -104,6 +104,15 @@ UNIT_SIGNS = {
 }
 """Units that are written in several ways; the others must be spelled alike, but for a last s."""
 POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+COMMAND_NAMES = """\
+frac dfrac tfrac cfrac sqrt pi cdot times div pm mp le leq ge geq lt gt ne neq infty left right
+sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp angle measuredangle
+triangle circ degree displaystyle cup cap in binom choose begin end emptyset varnothing overline
+quad mathbf mathbb lfloor rfloor lceil rceil log lim sum prod int alpha beta gamma delta epsilon
+varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi varphi
+chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
+COMMANDS = frozenset(COMMAND_NAMES.split())
+LOST = re.compile(r"[0-9.]\s*\\overline|(?<![a-zA-Z\\])d(?![a-zA-Z])")
 UNIT_IN_BRACES = r"\\(?:text|textrm|textnormal|mathrm|rm|mbox)\s*\{([^{}]*)\}"
 TRAILING_UNIT = re.compile(
     rf"(?P<formula>[^ ~].*?)(?:[ ~]|\\[,;: ])*{UNIT_IN_BRACES}(?P<power>\^\{{?[23]\}}?)?"
@@ -180,6 +189,19 @@ def as_latex(formula: str) -> str:
     root = r"(?:\\sqrt|(?<![a-zA-Z\\])sqrt|√)"
     formula = re.sub(rf"{root}\s*\(([^()]*)\)", r"\\sqrt{\1}", formula)
     return re.sub(r"√\s*([0-9]+(?:\.[0-9]+)?|[a-zA-Z])", r"\\sqrt{\1}", formula)
+
+
+def without_blanks(formula: str) -> str:
+    """The formula without blanks, but for those between digits."""
+    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", formula)
+
+
+def is_legible(formula: str) -> bool:
+    """Whether math-verify reads all of it. Words in braces, arrows and dots it passes over, and
+    what follows a repeating decimal or a letter d: different formulas would be equal.
+    """
+    commands = set(re.findall(r"\\([a-zA-Z]+)", formula))
+    return commands <= COMMANDS and not LOST.search(formula)
 
 
 def split_unit(formula: str) -> tuple[str, str]:
