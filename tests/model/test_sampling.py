@@ -51,6 +51,17 @@ def test_frequencies_follow_the_temperature():
     assert [tokens.count(token) for token in range(5)] == [33, 534, 0, 133, 300]
 
 
+def test_every_token_of_a_large_vocabulary_has_its_place():
+    # 100,000 tokens of one probability: the middle of each one's share leads to it. Sums in single
+    # precision are off by many of them.
+    size, wanted = 100_000, torch.arange(0, 100_000, 9973)
+    params = [SamplingParams(max_tokens=1)] * len(wanted)
+    limits = Limits.of(params, size, torch.device("cpu"))
+    numbers = (wanted.double() + 0.5) / size
+    tokens, _ = sample(torch.zeros(len(wanted), size), numbers, limits)
+    assert tokens.tolist() == wanted.tolist()
+
+
 def test_mixed_limits_do_not_disturb_each_other():
     params = [SamplingParams(1), SamplingParams(1, top_k=1), SamplingParams(1, temperature=0.0)]
     limits = Limits.of(params, 5, torch.device("cpu"))
@@ -79,3 +90,16 @@ def test_stops_are_seen_at_the_token_that_completes_them(text):
         assert stops.ended_by(ids[max(0, stop - stops.window) : stop]) == has_ended
         if has_ended:
             break
+
+
+def test_a_stop_string_may_be_as_many_tokens_as_it_has_bytes():
+    tokenizer = train_tokenizer(["xyz"], 260)
+    stops = StopStrings(tokenizer, ("</code>", "é!"))
+    for text, size in (("so </code>", 7), ("so é!", 3)):
+        ids = tokenizer.encode(text)
+        assert len(ids) == 3 + size
+        ended = [
+            stops.ended_by(ids[max(0, stop - stops.window) : stop])
+            for stop in range(1, len(ids) + 1)
+        ]
+        assert ended == [False] * (len(ids) - 1) + [True]

@@ -116,12 +116,17 @@ def test_when_tasks_are_played(tmp_path):
 
 
 def test_what_is_counted():
-    stops = {1: StopReason.NO_ACTION, 2: StopReason.MAX_TURNS, 3: StopReason.SANDBOX_LOST}
-    one = group((1.0, 0.1), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), stops=stops)
-    # Of three that count one was right, and two well-formed: too many turns are no fault of form.
+    stops = {
+        1: StopReason.NO_ACTION,
+        2: StopReason.MAX_TURNS,
+        3: StopReason.SANDBOX_LOST,
+        4: StopReason.MAX_TOKENS,
+    }
+    one = group((1.0, 0.1), *[(0.0, 0.0)] * 4, stops=stops)
+    # Of four that count one was right, and two well-formed: too many turns are no fault of form.
     assert unseen_metrics([one]) == {
-        "eval/accuracy": pytest.approx(1 / 3),
-        "eval/format": pytest.approx(2 / 3),
+        "eval/accuracy": 0.25,
+        "eval/format": 0.5,
         "eval/tool_calls_mean": 0.0,
         "eval/zero_call_share": 1.0,
     }
