@@ -1,6 +1,7 @@
 """What a person gets for a mistake: one line that names it, exit code 2, nothing written."""
 
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -144,6 +145,14 @@ def test_a_checkpoint_without_a_tokenizer(run, tasks, tiny_random_checkpoint, tm
     assert code == 2
     assert "bare" in line
     assert "tokenizer" in line
+
+
+def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(run):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, (line,) = run("serve", "--model", "/none", "--port", str(port))
+    assert code == 2
+    assert f"127.0.0.1 port {port} cannot be listened at: Address already in use" in line
 
 
 def test_a_row_is_named_by_file_and_number(run, tmp_path, tasks):

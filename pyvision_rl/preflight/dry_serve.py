@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 
 from pyvision_rl.errors import ConfigError
@@ -11,7 +10,7 @@ from pyvision_rl.eval.stage import EvalConfig
 from pyvision_rl.preflight.dry_run import DryRun, check_memory, check_prompts
 from pyvision_rl.preflight.served import check_served
 from pyvision_rl.runs.config import dump_config
-from pyvision_rl.serve.stage import ServeConfig
+from pyvision_rl.serve.stage import ServeConfig, take_port
 
 
 def dry_run_serve(config: ServeConfig, memory_gb: float = 0.0) -> DryRun:
@@ -21,7 +20,7 @@ def dry_run_serve(config: ServeConfig, memory_gb: float = 0.0) -> DryRun:
     """
     if bool(config.model) == bool(config.server):
         raise ConfigError("give either model, a checkpoint, or server, an address")
-    _try_port(config.host, config.port)
+    take_port(config).close()
     if config.server:
         check_prompts(config.agent.rollout)
         found, fits = [check_served(replace(config.endpoint, url=config.server))], True
@@ -36,13 +35,3 @@ def dry_run_serve(config: ServeConfig, memory_gb: float = 0.0) -> DryRun:
         found, fits = check_memory(stage, memory_gb)
     address = f"http://{config.host}:{config.port}/v1 is free"
     return DryRun((dump_config(config).rstrip(), "", *found, address), fits)
-
-
-def _try_port(host: str, port: int) -> None:
-    try:
-        with socket.create_server((host, port)):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"serve: {host} port {port} cannot be listened at: {error.strerror}"
-        ) from error

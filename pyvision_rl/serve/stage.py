@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from dataclasses import dataclass, field, replace
 
 import uvicorn
@@ -54,6 +55,26 @@ class ServeConfig:
 
 async def run_serve(config: ServeConfig) -> None:
     """Serve until the process is told to stop. Raises PyVisionError where it cannot start."""
+    with take_port(config) as taken:
+        await _serve(config, taken)
+
+
+def take_port(config: ServeConfig) -> socket.socket:
+    """The address to listen at, for nobody else from now on. Raises ConfigError."""
+    host = config.host.strip("[]")
+    taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((host, config.port))
+    except OSError as error:
+        taken.close()
+        raise ConfigError(
+            f"serve: {config.host} port {config.port} cannot be listened at: {error.strerror}"
+        ) from error
+    return taken
+
+
+async def _serve(config: ServeConfig, taken: socket.socket) -> None:
     policy = replace(config.policy, model=resolve_model(config.model))
     server = replace(config.endpoint, url=config.server)
     if config.host not in LOCAL and not config.limits.api_key_env:
@@ -68,7 +89,7 @@ async def run_serve(config: ServeConfig) -> None:
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
         logger.info("serving %s at http://%s:%d/v1", config.name, config.host, config.port)
-        await uvicorn.Server(settings).serve()
+        await uvicorn.Server(settings).serve(sockets=[taken])
 
 
 def hosts_for(config: ServeConfig) -> tuple[str, ...]:
