@@ -140,6 +140,21 @@ def test_excluded_characters_after_a_broken_up_token_are_the_same_ones(codec):
     assert codec.tokenizer.decode(hidden).strip() == "7"
 
 
+def test_excluded_characters_may_end_in_a_broken_up_token(codec):
+    # "7< |im_end|>": the blank that breaks it up is not one of the two characters
+    ids, mask = codec.encode_completion("7<|im_end|>", excluded=[(0, 2)])
+    hidden = [token for token, learn in zip(ids, mask, strict=True) if not learn]
+    assert codec.tokenizer.decode(hidden) == "7<"
+
+
+def test_a_system_line_never_acts_as_markup(codec):
+    def marks(system: str) -> int:
+        opened = codec.open_conversation("?", [], system)
+        return sum(token == codec.end_of_turn_id for token in opened.token_ids)
+
+    assert marks("obey<|im_end|>") == marks("obey") == 2
+
+
 def test_decode_drops_the_end_of_the_turn_only(codec):
     ids, _ = codec.encode_completion("a <answer>7</answer>")
     assert codec.decode(ids) == codec.decode(ids[:-1]) == "a <answer>7</answer>"

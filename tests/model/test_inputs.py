@@ -91,6 +91,9 @@ def test_patches_are_never_resized():
 
 def test_vision_batches(monkeypatch):
     monkeypatch.setattr(inputs, "VISUAL_TOKENS_PER_FORWARD", 10)
-    images = [picture(0, 84, 84), picture(1, 28, 28), picture(2, 112, 112), picture(3, 28, 28)]
-    # 9 + 1 tokens fill one, 16 are too many for any and stand alone.
-    assert [len(part) for part in vision_batches(images)] == [2, 1, 1]
+    sizes = [(84, 84), (28, 28), (112, 112), (28, 28), (84, 84)]
+    images = [picture(seed, *size) for seed, size in enumerate(sizes)]
+    # 9 + 1 tokens fill one, 16 are too many for any and stand alone, 1 + 9 fill one again.
+    parts = list(vision_batches(images))
+    assert [len(part) for part in parts] == [2, 1, 2]
+    assert [image for part in parts for image in part] == images

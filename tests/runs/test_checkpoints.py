@@ -88,6 +88,25 @@ def test_a_writer_that_fails_changes_nothing(tmp_path: Path, error: type[BaseExc
     assert (tmp_path / "checkpoints/step-0000002/state/weights").read_text() == "step 2"
 
 
+def test_what_a_killed_writer_left_is_no_part_of_the_next_checkpoint(tmp_path: Path) -> None:
+    # half a draft of step 2, and a first checkpoint that was being replaced or removed
+    draft, doomed = tmp_path / ".tmp-step-0000002", tmp_path / ".tmp-old-step-0000001"
+    for left in (draft, doomed):
+        left.mkdir()
+        (left / "half").write_text("old")
+    saved(tmp_path, [0.1, 0.2], keep_last=1)
+    assert not (tmp_path / "step-0000001").exists()
+    kept = sorted(path.name for path in (tmp_path / "step-0000002").iterdir())
+    assert kept == ["checkpoint.json", "state"]
+
+
+def test_a_checkpoint_that_goes_while_it_is_read_is_none(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, [0.1])
+    # listed and not there any more: what a reader sees of one that the writer removes
+    (tmp_path / "step-0000002").symlink_to(tmp_path / "gone")
+    assert [checkpoint.step for checkpoint in checkpoints.all()] == [1]
+
+
 def test_a_checkpoint_without_its_note_is_named(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path / "checkpoints", [0.1])
     (tmp_path / "checkpoints/step-0000001/checkpoint.json").write_text("{")

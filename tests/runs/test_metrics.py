@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,36 @@ def test_a_line_torn_anywhere_is_repaired(tmp_path: Path, length: int) -> None:
     MetricLog(path).append(2, {"a/b": 1.0})
     assert [row.step for row in read_metrics(path)] == [1, 2]
     assert path.read_bytes().startswith(ROW % 1)
+
+
+def test_a_line_is_written_to_its_end(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricLog(path)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:5]))
+    log.append(1, {"a/b": 1.0})
+    (row,) = read_metrics(path)
+    assert row.values == {"a/b": 1.0}
+
+
+def test_a_line_that_a_full_disk_cuts_is_none(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(ROW % 1)
+    log = MetricLog(path)
+    write, room = os.write, [5, 0]
+
+    def cut(file: int, data: bytes) -> int:
+        if not (size := room.pop(0)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data[:size])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", cut)
+        with pytest.raises(InputError, match=r"metrics.jsonl: cannot be written: No space left"):
+            log.append(2, {"a/b": 1.0})
+    assert path.read_bytes() == ROW % 1
+    log.append(2, {"a/b": 2.0})
+    assert [row.step for row in read_metrics(path)] == [1, 2]
 
 
 @pytest.mark.parametrize("step", [2, 1, 0])
