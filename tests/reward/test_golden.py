@@ -8,7 +8,7 @@ import pytest
 from pyvision_rl.data.readers import read_tasks
 from pyvision_rl.reward.reward import grade_task
 from pyvision_rl.reward.rules import grade_answer, route
-from pyvision_rl.reward.text import parse_options
+from pyvision_rl.reward.text import parse_options, plain
 from pyvision_rl.types import Task
 
 REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -44,6 +44,20 @@ def test_mathvision_verdicts() -> None:
     assert len(rows) == 3040
     assert differ == {*TAKEN_FOR_RIGHT, *TAKEN_FOR_WRONG}
     assert num_right == 436 - len(TAKEN_FOR_RIGHT) + len(TAKEN_FOR_WRONG)
+
+
+@needs_real_data
+def test_mathvision_options_are_themselves_and_no_other() -> None:
+    lines = (MATHVISION / "test_answers.jsonl").read_text().splitlines()
+    num_pairs = 0
+    for row in list(map(json.loads, lines))[1::12]:
+        # Letters alone stand for what is in the figure.
+        options = {plain(option): option for option in row["options"] if len(option) > 1}
+        for answer in options.values():
+            right = [gold for gold in options.values() if grade_answer(answer, gold) == 1]
+            assert right == [answer]
+            num_pairs += len(options) - 1
+    assert num_pairs > 1000
 
 
 def dynamath_verdict(answer: str, gold: str, kind: str) -> bool:
