@@ -9,6 +9,7 @@ from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.model import policy as policy_module
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.inputs import make_patches
+from pyvision_rl.model.lora import LoRAConfig
 from pyvision_rl.model.policy import Policy, PolicyConfig
 from tests.model.play import picture
 
@@ -194,7 +195,28 @@ def test_load_state_replaces_weights_in_place(tiny_random_checkpoint):
     state = {name: weight * 0.5 for name, weight in policy.model.state_dict().items()}
     policy.load_state(state)
     assert policy.version == 1
-    assert not torch.allclose(before, policy.token_logprobs(*rows)[0])
+    after = policy.token_logprobs(*rows)[0]
+    assert not torch.allclose(before, after)
+    # with other eyes alone the features that were kept are stale
+    state |= {name: 2 * weight for name, weight in state.items() if "visual" in name}
+    policy.load_state(state)
+    assert not torch.equal(after, policy.token_logprobs(*rows)[0])
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_weights_that_were_read_are_told_of(tiny_random_checkpoint, tmp_path, rank):
+    policy = load(tiny_random_checkpoint, lora=LoRAConfig(rank))
+    policy.write(tmp_path)
+    policy.read(tmp_path)
+    assert policy.version == 1
+
+
+def test_temperature_0_counts_as_1_and_the_entropy_is_detached(policy):
+    rows = batch(policy, ("find the red tag", []))
+    logprobs, entropy = policy.token_logprobs(*rows, temperature=0.0)
+    assert torch.equal(logprobs, policy.token_logprobs(*rows, temperature=1.0)[0])
+    assert logprobs.requires_grad
+    assert not entropy.requires_grad
 
 
 def broken(tiny_random_checkpoint, tmp_path, **edits):
