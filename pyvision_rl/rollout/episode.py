@@ -28,6 +28,8 @@ from pyvision_rl.rollout.videos import VideoConfig, frame_info, open_video
 from pyvision_rl.sandbox import CellResult
 from pyvision_rl.types import Completion, Context, Observation, StopReason, Task, Trajectory, Turn
 
+LEAST_TEMPERATURE = 1e-3
+"""Above greedy: logits divided by less overflow."""
 LOST_KINDS = frozenset({"sandbox_lost"})
 FAILED_CALL = CellResult("error", "RuntimeError: the interpreter is not available", [], 0.0)
 DEAD_KINDS = frozenset({"killed_timeout", "killed_memory", "dead", "protocol"})
@@ -57,7 +59,7 @@ class RolloutConfig:
     on_error: Literal["continue", "end"] = "continue"
     """Show a failing program's error to the policy, or end the episode as the paper's code does."""
     temperature: float = 1.0
-    """Sampling temperature; 0 is greedy."""
+    """Sampling temperature, at least 0.001; 0 is greedy."""
     top_p: float = 1.0
     """Smallest share of probability to sample from; 1 is all."""
     top_k: int = 0
@@ -76,6 +78,9 @@ class RolloutConfig:
                 raise ConfigError(f"rollout.{name}: {getattr(self, name)}, must be at least 1")
         if self.max_tool_calls < 0 or self.temperature < 0 or self.top_k < 0:
             raise ConfigError("rollout: max_tool_calls, temperature and top_k must not be negative")
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            least = f"must be 0 or at least {LEAST_TEMPERATURE}"
+            raise ConfigError(f"rollout.temperature: {self.temperature}, {least}")
         if not 0 <= self.fail_calls <= 1:
             raise ConfigError(f"rollout.fail_calls: {self.fail_calls}, must be from 0 to 1")
         if self.video.context == "hybrid" and self.video.num_frames >= self.max_images:

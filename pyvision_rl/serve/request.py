@@ -8,11 +8,7 @@ from typing import Annotated
 import msgspec
 
 from pyvision_rl.errors import InputError
-from pyvision_rl.rollout.episode import RolloutConfig
-
-LEAST_TEMPERATURE = 1e-3
-"""Lower ones are greedy, which is what they mean: logits divided by them are not finite, and that
-breaks the batch for everyone in it."""
+from pyvision_rl.rollout.episode import LEAST_TEMPERATURE, RolloutConfig
 
 _Stop = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -46,7 +42,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
         Raises ConfigError for values out of range.
         """
         temperature = config.temperature if self.temperature is None else self.temperature
-        if 0 < temperature < LEAST_TEMPERATURE:
+        if 0 < temperature < LEAST_TEMPERATURE:  # greedy is what it means
             temperature = 0.0
         limit = self.max_completion_tokens or self.max_tokens
         if limit is None or limit == 0:

@@ -249,7 +249,13 @@ def test_the_first_error_of_many_jobs_is_raised_as_it_is():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("max_tokens", 0), ("temperature", -1), ("top_p", 0), ("max_tool_calls", -1)],
+    [
+        ("max_tokens", 0),
+        ("temperature", -1),
+        ("temperature", 1e-40),
+        ("top_p", 0),
+        ("max_tool_calls", -1),
+    ],
 )
 def test_impossible_limits_are_refused(field, value):
     with pytest.raises(ConfigError, match=field):
