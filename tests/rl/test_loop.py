@@ -17,9 +17,16 @@ from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.learner import LearnerConfig
 from pyvision_rl.rl.select import SelectConfig
 from pyvision_rl.rl.train import run_loop
-from pyvision_rl.runs import RunReader
+from pyvision_rl.runs import RunFolder, RunReader
 from pyvision_rl.types import StopReason, Task, Trajectory
 from tests.build import observation, trajectory
+
+
+@pytest.fixture(autouse=True)
+def without_picture(monkeypatch):
+    """Curves take ten times as long as all steps here; test_train.py has them drawn."""
+    monkeypatch.setattr(RunFolder, "draw_curves", lambda run: None)
+
 
 TASKS = [Task(str(number), "Which digit?", "7") for number in range(4)]
 SEEN = observation(5)
