@@ -175,10 +175,11 @@ def test_images_may_be_as_many_as_the_limit(codec):
 
 
 def test_a_failing_call_that_ends_the_episode_is_on_record(codec):
-    failed = CellResult("error", "ZeroDivisionError", [], 0.0)
+    failed = CellResult("error", "ZeroDivisionError", [PICTURE], 0.0)
     trajectory, _, _ = play(codec, replace(CONFIG, on_error="end"), result=failed)
     assert trajectory.stop is StopReason.CODE_ERROR
     assert (trajectory.num_tool_calls, trajectory.num_ok_tool_calls) == (1, 0)
+    assert trajectory.looked
 
 
 @pytest.mark.parametrize(
