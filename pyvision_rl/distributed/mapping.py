@@ -105,7 +105,6 @@ def _learner(config: DistributedConfig) -> dict[str, Setting]:
         f"{ACTOR}.ppo_mini_batch_size": max(1, rows // learner.num_minibatches),
         f"{ACTOR}.use_dynamic_bsz": True,
         f"{ACTOR}.ppo_max_token_len_per_gpu": -(-tokens // verl.sequence_parallel),
-        f"{ACTOR}.calculate_entropy": True,
         f"{ACTOR}.ulysses_sequence_parallel_size": verl.sequence_parallel,
         f"{ACTOR}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         f"{ACTOR}.optim.lr": learner.learning_rate,

@@ -7,6 +7,7 @@ mapping sets.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import torch
 from PIL.Image import Image
@@ -28,6 +29,14 @@ from pyvision_rl.model.loading import never_written, read_vision_rope
 from pyvision_rl.model.policy import BANNED_LOGIT
 
 DEVICES = ["cuda", "cpu", "npu"]
+ENTROPY_TOKENS = 1024
+"""Tokens whose whole distributions are held in float32 at once."""
+
+
+class ModelOutput(Protocol):
+    """What the model gives."""
+
+    logits: Tensor
 
 
 @EngineRegistry.register("language_model", "fsdp2", DEVICES, TRAIN_ALL)
@@ -68,6 +77,32 @@ class PolicyEngine(FSDPEngineWithLMHead):
             inputs |= {"pixel_values": patches.to(device), "image_grid_thw": grids.to(device)}
         return inputs, outputs
 
+    def prepare_model_outputs(
+        self,
+        output: ModelOutput,
+        output_args: Mapping[str, Tensor],
+        micro_batch: TensorDict,
+        logits_processor_func: object,
+    ) -> dict[str, Tensor]:
+        """As verl does it, and the entropy, which is only looked at: verl would keep a graph of it,
+        and a second copy of all logits for the backward pass."""
+        entropy = self._entropy(output.logits, output_args, micro_batch["input_ids"].offsets())
+        found = super().prepare_model_outputs(
+            output, output_args, micro_batch, logits_processor_func
+        )
+        return found | {"entropy": entropy}
+
+    def _entropy(self, logits: Tensor, args: Mapping[str, Tensor], offsets: Tensor) -> Tensor:
+        """Nested, a row a sample; logits are packed, or padded rows."""
+        if "temperature_rmpad" in args:
+            packed = entropies(logits.squeeze(0), args["temperature_rmpad"])
+            values = self._gather_and_unpad_packed(packed, args["pad_size"])
+        else:
+            lengths = offsets.diff().tolist()
+            rows = zip(logits, lengths, args["temperature"], strict=True)
+            values = torch.cat([entropies(row[:n], heat.expand(n)) for row, n, heat in rows])
+        return torch.nested.nested_tensor_from_jagged(values, offsets)
+
 
 @EngineRegistry.register("language_model", "fsdp2", DEVICES, FREEZE_VISION)
 class FrozenVisionEngine(PolicyEngine):
@@ -79,16 +114,29 @@ class FrozenVisionEngine(PolicyEngine):
         return module
 
 
+@torch.no_grad()
 def restricted(logits: Tensor, banned: Tensor) -> Tensor:
     """Logits [..., V], changed in place, with the `banned` ids out of reach.
 
-    In float32 the largest of a row becomes 0: verl takes the difference of a logit and the log of
+    Their gradient is 0 by itself, so that autograd need not know: it would copy all gradients. In
+    float32 the largest of a row becomes 0: verl takes the difference of a logit and the log of
     the sum, which loses digits where both are far from it.
     """
     logits.index_fill_(-1, banned, BANNED_LOGIT)
     if logits.dtype == torch.float32:
         logits -= logits.detach().amax(-1, keepdim=True)
     return logits
+
+
+@torch.no_grad()
+def entropies(logits_TV: Tensor, temperatures_T: Tensor) -> Tensor:
+    """Entropy of each token's distribution in float32, [T]."""
+    parts = []
+    pairs = (logits_TV.split(ENTROPY_TOKENS), temperatures_T.split(ENTROPY_TOKENS))
+    for logits, temperatures in zip(*pairs, strict=True):
+        logprobs = (logits.float() / temperatures[:, None]).log_softmax(-1)
+        parts.append(-(logprobs.exp() * logprobs).sum(-1))
+    return torch.cat(parts)
 
 
 def images_of(rows: Iterable[NonTensorData | Mapping[str, tuple[Image, ...]]]) -> list[Image]:

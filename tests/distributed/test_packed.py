@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from pyvision_rl.distributed.config import DistributedConfig, VerlConfig
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.rl.learner import Learner
 from pyvision_rl.rl.samples import make_samples
 from pyvision_rl.rl.select import SelectConfig, select
 from pyvision_rl.types import Group
@@ -24,6 +25,7 @@ from tests.distributed.worker import played_groups, rows_of, training_engine
 pytestmark = pytest.mark.usefixtures("verl")
 
 SELECT = SelectConfig(oversample=3, num_groups=2)
+CHOSEN = {"all": range(7), "one": [4], "equally long": [4, 4]}
 LARGEST = {"float32": 1e-6, "bfloat16": 5e-3}
 """Difference between a probability as it was sampled and as it is trained on, by precision."""
 
@@ -112,14 +114,26 @@ def groups(policy) -> tuple[Group, ...]:
 
 
 @pytest.fixture(scope="module")
-def engine(config, groups):
+def entropies(config, groups) -> dict[tuple[int, ...], float]:
+    """Of the chosen samples, by the embedded learner."""
+    kept = make_samples(select(groups, SELECT).kept)
+    found = {}
+    for chosen in CHOSEN.values():
+        learner = Learner(Policy.load(config.policy), config.learner, 1.0)
+        metrics = learner.update([kept[place] for place in chosen], seed=0)
+        found[tuple(chosen)] = metrics["loss/entropy"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def engine(config, groups, entropies):
     with without_flash_attention(), training_engine(config) as built:
         yield built
 
 
-@pytest.mark.parametrize("chosen", [range(7), [4], [4, 4]], ids=["all", "one", "equally long"])
+@pytest.mark.parametrize("chosen", CHOSEN.values(), ids=CHOSEN)
 def test_packed_tokens_have_the_probability_with_which_they_were_sampled(
-    config, policy, groups, engine, chosen
+    config, policy, groups, entropies, engine, chosen
 ):
     from pyvision_rl.distributed.loss import loss_function
 
@@ -133,5 +147,8 @@ def test_packed_tokens_have_the_probability_with_which_they_were_sampled(
         gradients = [p.grad.full_tensor() for p in engine.module.parameters() if p.requires_grad]
         engine.optimizer_zero_grad()
     assert found["metrics"]["probs_diff_max"].aggregate() < LARGEST[config.policy.dtype]
+    entropy = found["metrics"]["entropy"].aggregate()
+    tokens = sum(sample.num_loss_tokens for sample in samples)
+    assert entropy / tokens == pytest.approx(entropies[tuple(chosen)], rel=1e-3)
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert max(float(gradient.abs().max()) for gradient in gradients) > 1e-3

@@ -103,7 +103,7 @@ def rows_of(samples: Sequence[Sample], policy: Policy, max_tokens: int, *, is_pa
         use_dynamic_bsz=True,
         max_token_len_per_gpu=max_tokens,
         temperature=1.0,
-        calculate_entropy=True,
+        calculate_entropy=False,
         global_batch_size=len(rows),
     )
     return data
