@@ -79,6 +79,23 @@ def test_an_observation_role_is_wrapped_as_the_user_message_is(codec, image_file
     assert sample_of("observation", content) == sample_of("user", wrapped)
 
 
+def test_a_traces_own_system_line_opens_its_conversation(codec, tmp_path):
+    def opened(*lines: dict[str, str]) -> str:
+        turns = [
+            {"role": "user", "content": "Which?"},
+            {"role": "assistant", "content": "I see 7."},
+        ]
+        path = tmp_path / "traces.json"
+        path.write_text(json.dumps([{"conversations": [*lines, *turns]}]))
+        (trace,) = read_traces(path)
+        return codec.tokenizer.decode(encode_trace(trace, codec).token_ids)
+
+    rest = "<|im_end|>\n<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\nI see 7."
+    own = opened({"role": "system", "content": "Be good."})
+    assert own.startswith(f"<|im_start|>system\nBe good.{rest}")
+    assert opened().startswith(f"<|im_start|>system\nYou are a helpful assistant.{rest}")
+
+
 def test_samples_beyond_the_memory_are_encoded_again(codec, tmp_path):
     traces = read_traces(trace_file(tmp_path))
     eager = [encode_trace(trace, codec) for trace in traces]
