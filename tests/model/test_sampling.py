@@ -51,15 +51,14 @@ def test_frequencies_follow_the_temperature():
     assert [tokens.count(token) for token in range(5)] == [33, 534, 0, 133, 300]
 
 
-def test_every_token_of_a_large_vocabulary_has_its_place():
-    # 100,000 tokens of one probability: the middle of each one's share leads to it. Sums in single
-    # precision are off by many of them.
-    size, wanted = 100_000, torch.arange(0, 100_000, 9973)
-    params = [SamplingParams(max_tokens=1)] * len(wanted)
-    limits = Limits.of(params, size, torch.device("cpu"))
-    numbers = (wanted.double() + 0.5) / size
-    tokens, _ = sample(torch.zeros(len(wanted), size), numbers, limits)
-    assert tokens.tolist() == wanted.tolist()
+def test_rare_tokens_have_their_place():
+    # Two of probability 2**-34 between 1/4 and 3/4: next to 1/4 single precision cannot hold them.
+    logits = torch.tensor([0.25, 2**-34, 2**-34, 0.75]).log()[None]
+    shares = logits.log_softmax(-1).exp().double()[0]
+    limits = Limits.of([SamplingParams(max_tokens=1)], 4, torch.device("cpu"))
+    for token in (1, 2):
+        middle = (shares[:token].sum() + shares[token] / 2) / shares.sum()
+        assert sample(logits, middle[None], limits)[0].tolist() == [token]
 
 
 def test_mixed_limits_do_not_disturb_each_other():
