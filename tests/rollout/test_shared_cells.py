@@ -3,12 +3,13 @@
 import asyncio
 import weakref
 from contextlib import asynccontextmanager
+from typing import get_args
 
 import pytest
 from PIL import Image
 
 from pyvision_rl.rollout.shared_cells import SharedCells
-from pyvision_rl.sandbox import CellResult, SandboxConfig, SandboxPool
+from pyvision_rl.sandbox import CellResult, ResultKind, SandboxConfig, SandboxPool
 
 IMAGE = Image.new("RGB", (8, 6), (200, 30, 60))
 
@@ -126,6 +127,24 @@ def test_a_timeout_is_not_shared_and_what_follows_is_the_episodes_own():
     results, counted = run([[slow, "print(x)"]] * 2, timeout_s=0.3)
     assert [[result.kind for result in episode] for episode in results] == [["timeout", "ok"]] * 2
     assert counted.cells.count(slow) == counted.cells.count("print(x)") == 2
+
+
+@pytest.mark.parametrize("kind", get_args(ResultKind))
+def test_endings_that_depend_on_the_cells_alone_are_shared(kind):
+    class Pool:
+        """Runtimes in which every program ends alike."""
+
+        @asynccontextmanager
+        async def runtime(self, **_):
+            yield self
+
+        async def run(self, code) -> CellResult:
+            return CellResult(kind, "", [], 0.0)
+
+    counted = Counted(Pool())
+    results = asyncio.run(play(counted, [["1"], ["1"], ["1"]]))
+    assert [result.kind for (result,) in results] == [kind] * 3
+    assert len(counted.cells) == (1 if kind in ("ok", "error") else 3)
 
 
 def test_random_numbers_are_the_groups():
