@@ -8,6 +8,7 @@ from pyvision_rl.eval.evaluate import EvaluateConfig, evaluate
 from pyvision_rl.model.scripted import ScriptedEngine
 from pyvision_rl.reward.reward import RewardConfig
 from pyvision_rl.rollout.episode import Agent, RolloutConfig
+from pyvision_rl.sandbox import CellResult
 from pyvision_rl.types import Group, Task
 
 TASKS = [Task(name, "Which digit?", "7") for name in ("a", "b", "c")]
@@ -17,8 +18,11 @@ class NoPool:
     """Runtimes for episodes that call no tool."""
 
     @asynccontextmanager
-    async def runtime(self, **_):
-        yield None
+    async def runtime(self, *, images, videos, seed):
+        yield self
+
+    async def run(self, code: str) -> CellResult:
+        raise AssertionError(code)
 
 
 def played(codec, tasks: list[Task], config: EvaluateConfig) -> list[Group]:

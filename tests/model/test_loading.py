@@ -77,7 +77,8 @@ def test_a_device_where_there_is_none(monkeypatch):
 
 def test_the_vision_towers_rotary_base_is_the_configurations(tiny_random_checkpoint):
     model = load_model(str(tiny_random_checkpoint), "float32", "cpu")
-    theta = model.config.vision_config.rope_parameters["rope_theta"]
+    config = json.loads((tiny_random_checkpoint / "config.json").read_text())
+    theta = config["vision_config"]["rope_parameters"]["rope_theta"]
     frequencies = model.model.visual.rotary_pos_emb.inv_freq
     count = len(frequencies)
     expected = torch.tensor([theta ** (-k / count) for k in range(count)])

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 from PIL import Image
 
+from pyvision_rl.rollout.runtime import RuntimePool
 from pyvision_rl.rollout.shared_cells import SharedCells
 from pyvision_rl.sandbox import CellResult, ResultKind, SandboxConfig, SandboxPool
 
@@ -15,9 +16,9 @@ IMAGE = Image.new("RGB", (8, 6), (200, 30, 60))
 
 
 class Counted:
-    """A real pool that notes which cells were really run, and in how many runtimes."""
+    """A pool that notes which cells were really run, and in how many runtimes."""
 
-    def __init__(self, pool: SandboxPool) -> None:
+    def __init__(self, pool: RuntimePool) -> None:
         self.pool = pool
         self.cells: list[str] = []
         self.num_runtimes = 0
@@ -135,10 +136,10 @@ def test_endings_that_depend_on_the_cells_alone_are_shared(kind):
         """Runtimes in which every program ends alike."""
 
         @asynccontextmanager
-        async def runtime(self, **_):
+        async def runtime(self, *, images, videos, seed):
             yield self
 
-        async def run(self, code) -> CellResult:
+        async def run(self, code: str) -> CellResult:
             return CellResult(kind, "", [], 0.0)
 
     counted = Counted(Pool())
