@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pyvision_rl.errors import ConfigError, PyVisionError
+from pyvision_rl.reward import judge as judge_module
 from pyvision_rl.reward.judge import Judge
 from pyvision_rl.reward.judge_config import JudgeConfig, needs_judge
 from pyvision_rl.types import Task
@@ -32,6 +33,7 @@ class Server:
     url: str = ""
     reply: Callable[[int], Reply] = lambda _: verdict("1")
     delay_s: float = 0.0
+    retry_after: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     in_flight: int = 0
@@ -64,6 +66,8 @@ def server() -> Iterator[Server]:
                 state.in_flight -= 1
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
+            if state.retry_after:
+                self.send_header("Retry-After", state.retry_after)
             self.end_headers()
             self.wfile.write(text.encode())
 
@@ -248,6 +252,31 @@ def test_passing_failures_are_tried_again(server: Server) -> None:
     assert len(server.bodies) == 4
 
 
+@pytest.mark.parametrize(
+    ("retry_after", "waits"),
+    [
+        ("", [20, 40, 60]),  # doubled each time, a minute at most
+        ("30", [30, 40, 60]),  # not before the server wants it
+        ("9999", [60, 60, 60]),
+        ("Sun, 06 Nov 2094 08:49:37 GMT", [20, 40, 60]),
+    ],
+)
+def test_attempts_wait_longer_and_longer(
+    server: Server, monkeypatch: pytest.MonkeyPatch, retry_after: str, waits: list[int]
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(judge_module.asyncio, "sleep", sleep)
+    monkeypatch.setattr(judge_module.random, "uniform", lambda low, high: 1.0)
+    server.reply = lambda number: (429, "busy") if number < 4 else verdict("1")
+    server.retry_after = retry_after
+    assert grade(config(server, backoff_s=20.0), "running")[0] == [1.0]
+    assert slept == waits
+
+
 def test_a_server_that_stays_down_fails_the_step(server: Server) -> None:
     server.reply = lambda _: (503, "busy")
     with pytest.raises(PyVisionError, match="gave up after 3 attempts: status 503 busy"):
@@ -310,6 +339,18 @@ def test_failures_are_not_cached(server: Server, tmp_path: Path) -> None:
         grade(replace(kept, max_retries=0), "running")
     server.reply = lambda _: verdict("1")
     assert grade(kept, "running")[0] == [1]
+
+
+def test_a_question_that_failed_may_be_asked_again(server: Server) -> None:
+    server.reply = lambda number: (503, "down") if number == 1 else verdict("1")
+
+    async def twice() -> float:
+        async with Judge(config(server, max_retries=0)) as judge:
+            with pytest.raises(PyVisionError, match="gave up after 1 attempts: status 503 down"):
+                await judge.grade(TASK, "running")
+            return await judge.grade(TASK, "running")
+
+    assert asyncio.run(twice()) == 1.0
 
 
 def test_a_cache_that_fails_is_one_line(server: Server, tmp_path: Path) -> None:
