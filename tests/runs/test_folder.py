@@ -120,6 +120,16 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path, name: str) ->
     assert not (tmp_path / "config.yaml").exists()
 
 
+def test_what_a_killed_writer_left_unfinished_goes(tmp_path: Path) -> None:
+    played(tmp_path)
+    for left in (".tmp-summary.json", "images/train/.tmp-step-0000004.parquet"):
+        (tmp_path / left).write_bytes(b"half")
+    (tmp_path / "checkpoints" / ".tmp-step-0000003").mkdir()
+    (tmp_path / "checkpoints" / ".tmp-step-0000003" / "weights").write_bytes(b"half")
+    RunFolder.create(tmp_path, CONFIG, resume=True).close()
+    assert list(tmp_path.rglob(".tmp-*")) == []
+
+
 def test_other_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("mine")
     RunFolder.create(tmp_path, CONFIG).close()
