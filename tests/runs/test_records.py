@@ -67,6 +67,17 @@ def test_pixels_of_every_mode_come_back(tmp_path: Path, mode: str) -> None:
     assert back.convert("RGB").tobytes() == image.convert("RGB").tobytes()
 
 
+@pytest.mark.parametrize("kind", ["images", "turns"])
+def test_a_step_is_listed_once_all_of_it_is_there(tmp_path: Path, kind: str) -> None:
+    (tmp_path / kind).mkdir()
+    (tmp_path / kind / "train").write_text("in the way of the folder")
+    with pytest.raises(InputError, match=f"{kind}/train"):
+        write_groups(tmp_path, 3, "train", records(3))
+    assert recorded_steps(tmp_path) == []
+    written = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.parquet")]
+    assert written == ([] if kind == "images" else ["images"])
+
+
 def test_a_recorded_step_is_not_overwritten(tmp_path: Path) -> None:
     write_groups(tmp_path, 1, "train", records(1))
     with pytest.raises(InputError, match=r"step-0000001.parquet: .* is recorded already"):
