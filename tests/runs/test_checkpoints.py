@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,15 +90,34 @@ def test_a_writer_that_fails_changes_nothing(tmp_path: Path, error: type[BaseExc
 
 
 def test_what_a_killed_writer_left_is_no_part_of_the_next_checkpoint(tmp_path: Path) -> None:
-    # half a draft of step 2, and a first checkpoint that was being replaced or removed
+    saved(tmp_path, [None])
+    # half a draft of step 2, and of a first checkpoint that was being removed
     draft, doomed = tmp_path / ".tmp-step-0000002", tmp_path / ".tmp-old-step-0000001"
     for left in (draft, doomed):
         left.mkdir()
         (left / "half").write_text("old")
-    saved(tmp_path, [0.1, 0.2], keep_last=1)
-    assert not (tmp_path / "step-0000001").exists()
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(keep_last=1))
+    checkpoints.save(2, writes("step 2"), {})
+    assert [checkpoint.step for checkpoint in checkpoints.all()] == [2]
+    assert not doomed.exists()
     kept = sorted(path.name for path in (tmp_path / "step-0000002").iterdir())
     assert kept == ["checkpoint.json", "state"]
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noting(file: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    saved(tmp_path / "checkpoints", [0.1])
+    draft = ".tmp-step-0000001"
+    assert {"weights", "state", "checkpoint.json", draft} <= set(synced)
+    # the rename last: the folder that holds the name
+    assert synced.index("checkpoints") > max(map(synced.index, ("weights", "checkpoint.json")))
 
 
 def test_a_checkpoint_that_goes_while_it_is_read_is_none(tmp_path: Path) -> None:
