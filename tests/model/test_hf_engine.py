@@ -332,17 +332,20 @@ def test_closing_ends_whoever_waits(policy):
     asyncio.run(main())
 
 
-def test_new_weights_are_used_at_once(policy):
+@pytest.mark.parametrize("is_new_session", [False, True])
+def test_new_weights_are_used_at_once(policy, is_new_session):
     bias = policy.model.model.language_model.norm.weight
 
     async def main():
-        async with HFEngine(policy) as engine, engine.session() as session:
+        # the next step's group may be of the same task: its opening must be computed anew
+        async with HFEngine(policy) as engine, engine.session() as one, engine.session() as other:
             context = Context("c", policy.codec.prompt("find", [picture(1)]))
-            old = await session.generate(context, GREEDY, seed=0)
+            old = await one.generate(context, GREEDY, seed=0)
             with torch.no_grad():
                 bias.mul_(2.0)
             policy.weights_changed()
             try:
+                session = other if is_new_session else one
                 return old, await session.generate(context, GREEDY, seed=0)
             finally:
                 with torch.no_grad():
