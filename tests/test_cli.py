@@ -147,10 +147,11 @@ def test_a_checkpoint_without_a_tokenizer(run, tasks, tiny_random_checkpoint, tm
     assert "tokenizer" in line
 
 
-def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(run):
+@pytest.mark.parametrize("server", [["serve", "--model", "/none"], ["sandbox", "serve"]])
+def test_a_port_that_is_taken_is_said_before_anything_starts(run, server):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        code, (line,) = run("serve", "--model", "/none", "--port", str(port))
+        code, (line,) = run(*server, "--port", str(port))
     assert code == 2
     assert f"127.0.0.1 port {port} cannot be listened at: Address already in use" in line
 

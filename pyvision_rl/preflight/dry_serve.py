@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pyvision_rl.address import bind
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.eval.evaluate import EvaluateConfig
 from pyvision_rl.eval.stage import EvalConfig
 from pyvision_rl.preflight.dry_run import DryRun, check_memory, check_prompts
 from pyvision_rl.preflight.served import check_served
 from pyvision_rl.runs.config import dump_config
-from pyvision_rl.serve.stage import ServeConfig, take_port
+from pyvision_rl.serve.stage import ServeConfig
 
 
 def dry_run_serve(config: ServeConfig, memory_gb: float = 0.0) -> DryRun:
@@ -20,7 +21,7 @@ def dry_run_serve(config: ServeConfig, memory_gb: float = 0.0) -> DryRun:
     """
     if bool(config.model) == bool(config.server):
         raise ConfigError("give either model, a checkpoint, or server, an address")
-    take_port(config).close()
+    bind(config.host, config.port).close()
     if config.server:
         check_prompts(config.agent.rollout)
         found, fits = [check_served(replace(config.endpoint, url=config.server))], True

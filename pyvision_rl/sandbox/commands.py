@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 
+from pyvision_rl.address import bind
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.sandbox.bench import BenchConfig, bench
 from pyvision_rl.sandbox.config import SandboxConfig
@@ -55,5 +56,6 @@ def serve(config: object = None) -> None:
             f"sandbox serve needs {error.name}: pip install 'pyvision-rl[server]'"
         ) from None
     config = config if isinstance(config, ServeConfig) else ServeConfig()
-    app = SandboxServer(config).app(read_token(config))
-    uvicorn.run(app, host=config.host, port=config.port, log_level="warning")
+    with bind(config.host, config.port) as taken:
+        app = SandboxServer(config).app(read_token(config))
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([taken])

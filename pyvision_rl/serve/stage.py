@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import uvicorn
 
+from pyvision_rl.address import bind
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.model.policy import PolicyConfig
 from pyvision_rl.model.server_config import ServerConfig
@@ -55,23 +56,8 @@ class ServeConfig:
 
 async def run_serve(config: ServeConfig) -> None:
     """Serve until the process is told to stop. Raises PyVisionError where it cannot start."""
-    with take_port(config) as taken:
+    with bind(config.host, config.port) as taken:
         await _serve(config, taken)
-
-
-def take_port(config: ServeConfig) -> socket.socket:
-    """The address to listen at, for nobody else from now on. Raises ConfigError."""
-    host = config.host.strip("[]")
-    taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        taken.bind((host, config.port))
-    except OSError as error:
-        taken.close()
-        raise ConfigError(
-            f"serve: {config.host} port {config.port} cannot be listened at: {error.strerror}"
-        ) from error
-    return taken
 
 
 async def _serve(config: ServeConfig, taken: socket.socket) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 import uvicorn
 from starlette.routing import BaseRoute
 
+from pyvision_rl.address import bind
 from pyvision_rl.errors import ConfigError, InputError
 from pyvision_rl.runs.files import write_file
 from pyvision_rl.viewer.app import make_app, view_routes
@@ -65,7 +66,7 @@ def run_view(config: ViewConfig, say: Callable[[str], None]) -> None:
 
 
 def serve(routes: Sequence[BaseRoute], host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve an application of these routes until interrupted. Raises InputError for a taken port.
+    """Serve an application of these routes until interrupted. Raises ConfigError for a taken port.
 
     On a loopback address, requests that name another host are refused.
     """
@@ -93,14 +94,11 @@ def _prepare(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen()  # from here on a browser may come: it waits for the server
-    except OSError as error:
-        listener.close()
-        raise InputError(f"port {port} on {host}: {error.strerror}; try --port 0") from error
+        listener = bind(host, port)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; try --port 0") from error
+    listener.listen()  # from here on a browser may come: it waits for the server
     return listener
 
 
