@@ -1,16 +1,21 @@
 """What the transformers engine keeps from turn to turn, and of what it keeps what it may use."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from pyvision_rl.errors import PyVisionError
+from pyvision_rl.model import decode
 from pyvision_rl.model.engine import SamplingParams
 from pyvision_rl.model.hf_engine import EngineConfig, HFEngine
 from pyvision_rl.model.images import PixelLimits
 from pyvision_rl.model.policy import Policy, PolicyConfig
+from pyvision_rl.model.row import Row
+from pyvision_rl.model.sampling import Uniforms
 from pyvision_rl.types import Completion, Context, Turn
 from tests.model.play import picture, play
 
@@ -135,3 +140,57 @@ def test_a_second_turn_beside_a_first_one(policy):
 
     for together, alone in zip(asyncio.run(main(False)), asyncio.run(main(True)), strict=True):
         assert_same(together, alone)
+
+
+def test_a_prefill_is_cut_to_its_bound(policy, monkeypatch):
+    texts = ["find", "find the", "find the red", "find the red tag", "red tag"]
+    contexts = [Context(text, policy.codec.prompt(text, [])) for text in texts]
+    longest = max(len(context.token_ids) for context in contexts)
+    monkeypatch.setattr(decode, "PREFILL_TOKENS", 2 * longest)
+    forward = policy.model.model.language_model.forward
+    shapes = []
+
+    def watched(*args, **options):
+        shapes.append(options["inputs_embeds"].shape[:2])
+        return forward(*args, **options)
+
+    monkeypatch.setattr(policy.model.model.language_model, "forward", watched)
+
+    async def main():
+        async with HFEngine(policy, EngineConfig(schedule="barrier")) as engine:
+
+            async def one(context):
+                async with engine.session() as session:
+                    return await session.generate(context, GREEDY, seed=0)
+
+            return await asyncio.gather(*map(one, contexts))
+
+    assert len(asyncio.run(main())) == 5
+    prefills = [(rows, size) for rows, size in shapes if size > 1]
+    assert sum(rows for rows, _ in prefills) == 5
+    assert max(rows * size for rows, size in prefills) <= 2 * longest
+
+
+def test_what_is_kept_of_sessions_that_wait_is_bounded(policy):
+    prompts = [policy.codec.prompt("find the red tag", [picture(seed)]) for seed in range(6)]
+    room = 3 * (len(prompts[0].token_ids) + GREEDY.max_tokens)
+
+    async def main():
+        config = EngineConfig(kv_cache_tokens=room)
+        async with HFEngine(policy, config) as engine, AsyncExitStack() as stack:
+            kept = []
+            for prompt in prompts:
+                session = await stack.enter_async_context(engine.session())
+                await session.generate(Context("c", prompt), GREEDY, seed=0)
+                kept.append(engine._decoder._kept.num_tokens)
+            return kept
+
+    kept = asyncio.run(main())
+    assert 0 < max(kept) <= room
+
+
+def test_what_the_policy_wrote_is_told_from_its_context():
+    # two tokens of context, three written
+    row = Row(0, [5, 6, 7, 8, 9], (), np.zeros((3, 2), np.int64), GREEDY, Uniforms(0), True)
+    assert row.sampled == [7, 8, 9]
+    assert [row.sampled_tail(size) for size in (1, 3, 9)] == [[9], [7, 8, 9], [7, 8, 9]]
