@@ -71,6 +71,11 @@ LENGTHS = {"A": "$20 \\mathrm{~cm}$", "B": "4.5", "C": "$2 \\sqrt{3}$", "D": "14
         ("C: D", "C", {}, 0),
         ("A B C D", "C", {}, 0),
         ("D", "D", YES_NO, 1),
+        ("D. because it is red", "D", YES_NO, 1),
+        ("20", "A", LENGTHS, 0),
+        ("yes", "A", {"A": "yes", "B": "yes"}, 0),
+        ("B. left of the dog", "B", {"A": "left", "B": "left of the dog"}, 1),
+        ("A. left of the dog", "A", {"A": "left", "B": "left of the dog"}, 0),
     ],
 )
 def test_choice(answer: str, gold: str, options: dict[str, str], right: int) -> None:
@@ -101,6 +106,11 @@ def test_choice(answer: str, gold: str, options: dict[str, str], right: int) -> 
         ("7.67", "7.6667", 0),
         ("3.14159", "3.14", 1),
         ("3.1", "3.14", 0),
+        ("3.145", "3.14", 1),
+        ("3.146", "3.14", 0),
+        ("3.14", "3.1", 0),
+        ("0.50005", "0.5", 1),
+        ("0.50006", "0.5", 0),
         ("5.001", "5", 0),
         ("5.0001", "5", 0),
         ("50%", "50", 1),
@@ -207,6 +217,8 @@ def test_number(answer: str, gold: str, right: int) -> None:
         ("The answer is white or black", "White", 0),
         ("answer", "answer", 1),
         ("Yes or no", "Yes", 0),
+        ("Yes or maybe", "Yes", 0),
+        ("!", "", 0),
         ("yes and no", "Yes", 0),
         ("Not sure", "No", 0),
         ("rows=6, columns=5", "rows={6} columns={5}", 1),
@@ -305,6 +317,7 @@ def test_mra_is_the_official_one() -> None:
 def test_mra_of_odd_answers() -> None:
     assert mean_relative_accuracy("none", "10") == 0
     assert mean_relative_accuracy("0", "0") == 1
+    assert mean_relative_accuracy("-9", "-10") == 0.9
     assert mean_relative_accuracy("0.01", "0") == 0
     assert mean_relative_accuracy("1e999", "10") == 0
     assert mean_relative_accuracy("1e999", "1e-999") == 0
@@ -339,6 +352,11 @@ def test_rule_goes_by_source() -> None:
     assert route("A", source="vsi") == "choice"
     assert route("5", {"A": "5", "B": "6"}, source="vsi") == "choice"
     assert route("5", source="deepeyes") == "number"
+    # of numbers in TIR-Bench only lists are sets
+    assert route("5", source="tir-bench") == "number"
+    # a small letter is no option where there is none
+    assert route("a") == "text"
+    assert route("a", YES_NO) == "choice"
 
 
 @pytest.mark.parametrize(
