@@ -13,6 +13,7 @@ from pyvision_rl.model import decode
 from pyvision_rl.model.engine import SamplingParams
 from pyvision_rl.model.hf_engine import EngineConfig, HFEngine
 from pyvision_rl.model.images import PixelLimits
+from pyvision_rl.model.kv import Kept, KeptCache
 from pyvision_rl.model.policy import Policy, PolicyConfig
 from pyvision_rl.model.row import Row
 from pyvision_rl.model.sampling import Uniforms
@@ -194,3 +195,37 @@ def test_what_the_policy_wrote_is_told_from_its_context():
     row = Row(0, [5, 6, 7, 8, 9], (), np.zeros((3, 2), np.int64), GREEDY, Uniforms(0), True)
     assert row.sampled == [7, 8, 9]
     assert [row.sampled_tail(size) for size in (1, 3, 9)] == [[9], [7, 8, 9], [7, 8, 9]]
+
+
+def test_an_opening_that_is_known_needs_no_forward(policy, monkeypatch):
+    context = Context("c", policy.codec.prompt("find the red tag", [picture(1)]))
+    forward = policy.model.model.language_model.forward
+    sizes = []
+
+    def watched(*args, **options):
+        sizes.append(options["inputs_embeds"].shape[1])
+        return forward(*args, **options)
+
+    monkeypatch.setattr(policy.model.model.language_model, "forward", watched)
+
+    async def main():
+        async with HFEngine(policy) as engine:
+            for _ in range(2):
+                async with engine.session() as session:
+                    await session.generate(context, SamplingParams(max_tokens=1), seed=0)
+
+    asyncio.run(main())
+    assert sizes == [len(context.token_ids)]
+
+
+def test_what_was_asked_for_last_is_kept_longest():
+    cache = KeptCache()
+    for key in "abc":
+        cache.put(key, Kept((1, 2), torch.empty(0), torch.empty(0)))
+    assert cache.get("a") is not None
+    assert cache.num_tokens == 6
+    cache.shrink(4)
+    assert (cache.get("b"), cache.num_tokens) == (None, 4)
+    cache.shrink(3)
+    assert (cache.get("c"), cache.num_tokens) == (None, 2)
+    assert cache.get("a") is not None
