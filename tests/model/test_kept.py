@@ -209,10 +209,9 @@ def test_an_opening_that_is_known_needs_no_forward(policy, monkeypatch):
     monkeypatch.setattr(policy.model.model.language_model, "forward", watched)
 
     async def main():
-        async with HFEngine(policy) as engine:
-            for _ in range(2):
-                async with engine.session() as session:
-                    await session.generate(context, SamplingParams(max_tokens=1), seed=0)
+        async with HFEngine(policy) as engine, engine.session() as one, engine.session() as other:
+            for session in (one, other):
+                await session.generate(context, SamplingParams(max_tokens=1), seed=0)
 
     asyncio.run(main())
     assert sizes == [len(context.token_ids)]
