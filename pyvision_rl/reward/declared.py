@@ -11,8 +11,8 @@ from typing import get_args
 
 from pyvision_rl.data.readers import RULE_NAMES
 from pyvision_rl.errors import ConfigError, InputError
+from pyvision_rl.reward.options import parse_options
 from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, Rule, can_grade, grade_answer, route
-from pyvision_rl.reward.text import parse_options
 from pyvision_rl.types import Task
 
 OwnRule = Callable[[Task, str], float]

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 
 from pyvision_rl.errors import ConfigError
 from pyvision_rl.reward.declared import declared_rule
+from pyvision_rl.reward.options import parse_options
 from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, route
-from pyvision_rl.reward.text import parse_options, plain
+from pyvision_rl.reward.text import plain
 from pyvision_rl.types import Task
 
 MAY_CHANGE = tuple(

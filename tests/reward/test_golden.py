@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from pyvision_rl.data.readers import read_tasks
+from pyvision_rl.reward.options import parse_options
 from pyvision_rl.reward.reward import grade_task
 from pyvision_rl.reward.rules import grade_answer, route
-from pyvision_rl.reward.text import parse_options, plain
+from pyvision_rl.reward.text import plain
 from pyvision_rl.types import Task
 
 REAL_DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyvision_rl.reward.options import parse_options
 from pyvision_rl.reward.reward import RIGHT_FROM
 from pyvision_rl.reward.rules import grade_answer, mean_relative_accuracy, route
-from pyvision_rl.reward.text import clean, parse_options
+from pyvision_rl.reward.text import clean
 
 YES_NO = {"A": "yes", "B": "no"}
 SIDES = {"A": "left of the dog", "B": "right of the dog", "C": "above it"}

@@ -30,8 +30,9 @@ from pyvision_rl.eval.benchmarks.metrics import (
 from pyvision_rl.eval.benchmarks.options import option_in
 from pyvision_rl.eval.benchmarks.scorers import grade_by_rules
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
+from pyvision_rl.reward.options import parse_options
 from pyvision_rl.reward.rules import MAX_ANSWER_CHARS, grade_answer
-from pyvision_rl.reward.text import parse_options, quantity
+from pyvision_rl.reward.text import quantity
 from pyvision_rl.types import Task
 
 TOLERANCE = 0.001

@@ -22,8 +22,8 @@ from pyvision_rl.eval.benchmarks.metrics import by_label, label_metrics, mean_me
 from pyvision_rl.eval.benchmarks.options import as_letter, option_in
 from pyvision_rl.eval.benchmarks.scorers import RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
+from pyvision_rl.reward.options import parse_options
 from pyvision_rl.reward.rules import grade_answer
-from pyvision_rl.reward.text import parse_options
 from pyvision_rl.rollout.parse import unwrap_answer
 from pyvision_rl.types import Task
 

@@ -20,8 +20,8 @@ from pyvision_rl.eval.benchmarks.latex import latex_value
 from pyvision_rl.eval.benchmarks.metrics import label_metrics, mean_metric, scored
 from pyvision_rl.eval.benchmarks.options import option_in
 from pyvision_rl.eval.benchmarks.tables import iter_table, plain_columns
+from pyvision_rl.reward.options import parse_options
 from pyvision_rl.reward.rules import grade_answer
-from pyvision_rl.reward.text import parse_options
 from pyvision_rl.types import Task
 
 OCR_GOLD = {"60.jpg": "mobi", "62.jpg": "aires"}

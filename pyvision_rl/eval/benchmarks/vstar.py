@@ -30,7 +30,7 @@ from pyvision_rl.eval.benchmarks.options import (
 )
 from pyvision_rl.eval.benchmarks.scorers import LETTER, RULES
 from pyvision_rl.eval.benchmarks.tables import iter_table, json_object, plain_columns, text_list
-from pyvision_rl.reward.text import parse_options
+from pyvision_rl.reward.options import parse_options
 from pyvision_rl.types import Task
 
 CATEGORIES = ("direct_attributes", "relative_position")
