@@ -4,12 +4,15 @@ import asyncio
 import io
 import tempfile
 import threading
+from collections.abc import MutableMapping
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
 from rich.console import Console
+from starlette.routing import Route
 
 from pyvision_rl.data.needle_video_files import write_clip
 from pyvision_rl.errors import ConfigError, InputError
@@ -127,7 +130,7 @@ def test_a_file_that_breaks_off_leaves_nothing_behind(tmp_path, monkeypatch):
     async def receive() -> dict:
         return sent.pop(0)
 
-    async def send(message: dict) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         """Nobody is there to answer to."""
 
     scope = {
@@ -137,7 +140,7 @@ def test_a_file_that_breaks_off_leaves_nothing_behind(tmp_path, monkeypatch):
         "query_string": b"name=clip.mp4",
         "headers": [(b"content-type", b"application/octet-stream")],
     }
-    (route,) = (route for route in page.routes() if route.path == "/api/file")
+    (route,) = (r for r in page.routes() if isinstance(r, Route) and r.path == "/api/file")
     asyncio.run(route.handle(scope, receive, send))
     assert sent == []
     (folder,) = tmp_path.iterdir()

@@ -178,6 +178,10 @@ def test_numbers_that_a_question_makes_up(folder):
     assert (drawn["reward_mean"], drawn["reward_std"]) == (0.0, 0.0)
 
 
+def _copy(file: Path, to: Path) -> None:
+    shutil.copy(file, to)
+
+
 def test_a_tokenizer_that_comes_later_is_found(folder):
     """A run is looked at before its first checkpoint is there."""
     tokenizer = Path(pyvision_rl.__file__).parent / "model" / "tiny_base" / "tokenizer.json"
@@ -185,5 +189,5 @@ def test_a_tokenizer_that_comes_later_is_found(folder):
     place = f"/api/tokens?{PLACE}"
     assert not viewer.get(place).json()["known"]
     with RunFolder.create(folder, "seed: 0\n", resume=True) as run:
-        run.checkpoints.save(1, lambda to: shutil.copy(tokenizer, to), {})
+        run.checkpoints.save(1, lambda to: _copy(tokenizer, to), {})
     assert viewer.get(place).json()["known"]
