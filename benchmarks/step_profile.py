@@ -25,6 +25,7 @@ from pyvision_rl.model.decode import Decoder
 from pyvision_rl.model.pack import Pack
 from pyvision_rl.model.policy import Policy
 from pyvision_rl.model.row import Row
+from pyvision_rl.model.vision import Vision
 from pyvision_rl.rl import select, train
 from pyvision_rl.rl.config import RLConfig
 from pyvision_rl.rl.learner import Learner
@@ -53,7 +54,7 @@ class Account:
         for name in ("step", "advance"):
             self.parts.watch(Decoder, name, "decoding")
         self.parts.watch(Decoder, "join", "prefill")
-        self.parts.watch(Policy, "image_features", "vision")
+        self.parts.watch(Vision, "features", "vision")
         self.parts.watch(Learner, "update", "update")
         self.parts.watch(select, "select", "selection")
         self.parts.watch(train, "make_samples", "selection")
