@@ -29,6 +29,19 @@ def policy(tiny_random_checkpoint):
     return Policy.load(PolicyConfig(str(tiny_random_checkpoint), PixelLimits(784, 28224)))
 
 
+def watch_forward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Rows and tokens of every forward of the language model from now on."""
+    forward = policy.model.model.language_model.forward
+    shapes = []
+
+    def watched(*args, **options):
+        shapes.append(tuple(options["inputs_embeds"].shape[:2]))
+        return forward(*args, **options)
+
+    monkeypatch.setattr(policy.model.model.language_model, "forward", watched)
+    return shapes
+
+
 def assert_same(one: Completion, other: Completion) -> None:
     assert one.token_ids == other.token_ids
     assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
@@ -77,29 +90,22 @@ def test_what_runs_at_once_fits_the_room(policy, monkeypatch):
 
 def test_a_turn_computes_what_is_new_alone(policy, monkeypatch):
     prompt = policy.codec.prompt("find the red tag", [picture(1)])
-    forward = policy.model.model.language_model.forward
-    sizes = []
-
-    def watched(*args, **options):
-        sizes.append(options["inputs_embeds"].shape[1])
-        return forward(*args, **options)
-
-    monkeypatch.setattr(policy.model.model.language_model, "forward", watched)
+    shapes = watch_forward(policy, monkeypatch)
 
     async def main():
         async with HFEngine(policy) as engine, engine.session() as session:
             context = Context("c", prompt)
             first = await session.generate(context, GREEDY, seed=0)
-            assert sizes[0] == len(prompt.token_ids)
-            sizes.clear()
+            assert shapes[0] == (1, len(prompt.token_ids))
+            shapes.clear()
             seen = policy.codec.observation(first, "7", [], 1, True)
             await session.generate(replace(context, turns=(Turn(first, seen),)), GREEDY, seed=1)
             return len(seen.token_ids)
 
     # with the last sampled token, which no forward has seen yet
     new = asyncio.run(main())
-    assert new <= sizes[0] <= new + 1
-    assert set(sizes[1:]) == {1}
+    assert new <= shapes[0][1] <= new + 1
+    assert {size for _, size in shapes[1:]} == {1}
 
 
 def test_a_context_that_is_another_one_is_computed_anew(policy):
@@ -148,14 +154,7 @@ def test_a_prefill_is_cut_to_its_bound(policy, monkeypatch):
     contexts = [Context(text, policy.codec.prompt(text, [])) for text in texts]
     longest = max(len(context.token_ids) for context in contexts)
     monkeypatch.setattr(decode, "PREFILL_TOKENS", 2 * longest)
-    forward = policy.model.model.language_model.forward
-    shapes = []
-
-    def watched(*args, **options):
-        shapes.append(options["inputs_embeds"].shape[:2])
-        return forward(*args, **options)
-
-    monkeypatch.setattr(policy.model.model.language_model, "forward", watched)
+    shapes = watch_forward(policy, monkeypatch)
 
     async def main():
         async with HFEngine(policy, EngineConfig(schedule="barrier")) as engine:
@@ -199,14 +198,7 @@ def test_what_the_policy_wrote_is_told_from_its_context():
 
 def test_an_opening_that_is_known_needs_no_forward(policy, monkeypatch):
     context = Context("c", policy.codec.prompt("find the red tag", [picture(1)]))
-    forward = policy.model.model.language_model.forward
-    sizes = []
-
-    def watched(*args, **options):
-        sizes.append(options["inputs_embeds"].shape[1])
-        return forward(*args, **options)
-
-    monkeypatch.setattr(policy.model.model.language_model, "forward", watched)
+    shapes = watch_forward(policy, monkeypatch)
 
     async def main():
         async with HFEngine(policy) as engine, engine.session() as one, engine.session() as other:
@@ -214,7 +206,7 @@ def test_an_opening_that_is_known_needs_no_forward(policy, monkeypatch):
                 await session.generate(context, SamplingParams(max_tokens=1), seed=0)
 
     asyncio.run(main())
-    assert sizes == [len(context.token_ids)]
+    assert shapes == [(1, len(context.token_ids))]
 
 
 def test_what_was_asked_for_last_is_kept_longest():

@@ -44,8 +44,8 @@ def die_with_parent(number: signal.Signals) -> None:
 
 def fork() -> int:
     """fork(2) of a process with one thread, without what `os.fork` does around it for the sake of
-    others: locks made anew, generators seeded, fonts closed. That touches a third of the memory
-    that a start touches.
+    others: locks made anew, generators seeded, fonts closed. All that writes to memory, which the
+    new process then has to copy.
     """
     pid: int = HOLDING_THE_LOCK.fork()
     if pid < 0:

@@ -65,10 +65,10 @@ class Cells:
         names.update({name: sys.modules[name] for name in ("base64", "json", "math", "os", "sys")})
         figure_limits = (limits.max_figures, limits.max_figure_px)
         self._figures = FigureCapture(names, limits.figures, figure_limits)
-        self.prepare()
+        self._prepare()
 
-    def prepare(self) -> None:
-        """Be ready for the next cell, whatever the last one put in place of what it found."""
+    def _prepare(self) -> None:
+        """Be ready for a cell, whatever the last one put in place of what it found."""
         self._text.clear()
         self._figures.begin()
         self._streams = CapturedStream(self._text, 1), CapturedStream(self._text, 2), io.StringIO()
@@ -85,6 +85,8 @@ class Cells:
 
     def run(self, code: str) -> tuple[Any, str, list[Image.Image]]:
         """Kind, text and figures of one cell. Whatever it raises is part of the answer."""
+        if self._num_cells:  # for the first one all is ready since before the fork
+            self._prepare()
         self._num_cells += 1
         set_handler(signal.SIGALRM, on_alarm)
         sys.stdout, sys.stderr, sys.stdin = self._streams

@@ -51,7 +51,6 @@ class Worker:
         while isinstance(request := read_request(channel), wire.Run):
             kind, text, images = cells.run(request.code)
             answer(channel, request.id, kind, text, images)
-            cells.prepare()
 
 
 def read_request(channel: socket.socket) -> wire.Request | None:

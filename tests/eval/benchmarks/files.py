@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from pyvision_rl.eval.benchmarks.cells import ImageCache
 from pyvision_rl.eval.benchmarks.item import BenchmarkItem, Response, ScoredItem, Source
 from pyvision_rl.types import Task
+
+REAL_DATA = Path(__file__).parents[4] / "shared" / "data"
+needs_real_data = pytest.mark.skipif(
+    not REAL_DATA.exists(), reason="no ../shared/data beside the repository"
+)
 
 
 def png(colour: str = "red", size: int = 40) -> bytes:

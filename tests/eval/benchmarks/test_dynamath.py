@@ -3,7 +3,6 @@
 import csv
 import math
 import re
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,10 @@ from pyvision_rl.eval.export import write_vlmevalkit
 from pyvision_rl.eval.store import ItemRecord, SampleRecord
 from pyvision_rl.types import StopReason
 from tests.eval.benchmarks.files import (
+    REAL_DATA,
     base64_png,
     item,
+    needs_real_data,
     parquet,
     png,
     said,
@@ -26,11 +27,6 @@ from tests.eval.benchmarks.files import (
     source,
     tsv,
     values,
-)
-
-REAL_DATA = Path(__file__).parents[4] / "shared" / "data"
-needs_real_data = pytest.mark.skipif(
-    not REAL_DATA.exists(), reason="no ../shared/data beside the repository"
 )
 
 

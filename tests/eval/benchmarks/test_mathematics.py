@@ -18,9 +18,11 @@ from pyvision_rl.eval.benchmarks.mathvision import MATHVISION
 from pyvision_rl.eval.benchmarks.options import by_letter
 from pyvision_rl.types import Task
 from tests.eval.benchmarks.files import (
+    REAL_DATA,
     as_json,
     base64_png,
     item,
+    needs_real_data,
     picture,
     said,
     scored,
@@ -28,12 +30,6 @@ from tests.eval.benchmarks.files import (
     tsv,
     values,
 )
-
-REAL_DATA = Path(__file__).parents[4] / "shared" / "data"
-needs_real_data = pytest.mark.skipif(
-    not REAL_DATA.exists(), reason="no ../shared/data beside the repository"
-)
-
 
 VERSE_ROW = {
     "sample_index": "1",
